@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""codesign: a multi-task vision transformer with mixture of experts, from training to a verified accelerator.
+
+Packages in the order of the data's journey: spec, reference, train, frontend, passes, schedule, emit, engines, report.
+"""
+
+__version__ = "0.1.0"

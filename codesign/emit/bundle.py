@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the bundle: everything a person or a CI needs to simulate, synthesise and deploy the machine (docs/bundle.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign import __version__
+from codesign.assets import asset
+from codesign.emit import manifest as m
+from codesign.emit.params import render_hls_config, render_sv_package, render_template
+from codesign.errors import InputError
+from codesign.reference import run_task
+from codesign.schedule import Design, Step, Stored, TaskPrograms, isa
+from codesign.spec import Graph, ImageSpec
+from codesign.spec.serialize import save_graph
+
+Pixels = npt.NDArray[np.uint8]
+MANIFEST = "manifest.json"
+MEMORY = "data/memory.bin"
+
+
+@dataclass(frozen=True)
+class BundleSource:
+    """What goes into a bundle beside the design."""
+
+    graph: Graph
+    design: Design
+    images: Pixels
+    """Test images, uint8 [n, height, width, channels]; their golden outputs go with them."""
+    training: str = "{}"
+    """Training metrics as a JSON object."""
+
+
+def patches(images: Pixels, spec: ImageSpec) -> npt.NDArray[np.int64]:
+    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch]. Raises InputError for a wrong shape or dtype."""
+    expected = (spec.height, spec.width, spec.channels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+        raise InputError(
+            f"images must be uint8 of shape [n, {', '.join(map(str, expected))}], not {images.dtype} {list(images.shape)}; resize or convert them"
+        )
+    n, p = images.shape[0], spec.patch
+    x = images.astype(np.int64) - spec.pixel_offset
+    x = x.reshape(n, spec.height // p, p, spec.width // p, p, spec.channels).transpose(0, 1, 3, 5, 2, 4)
+    return x.reshape(n, spec.num_patches, spec.patch_elements)
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its place when the block ends well, and vanishes when it does not."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output must be a folder, not the file {out}; choose another name")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise InputError(f"output folder {out} must be empty or an earlier bundle, not hold other files; choose another name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"output folder {out} must be writable: {error.strerror}; choose another place") from None
+    try:
+        yield work
+        work.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        work.rename(out)
+    except OSError as error:
+        raise InputError(f"output folder {out} must have room and be writable: {error.strerror}; free some space") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def ap_types() -> Path:
+    """The folder of hls4ml's `ap_types` headers. Raises InputError when hls4ml is not installed."""
+    found = importlib.util.find_spec("hls4ml")
+    if found is None or found.origin is None:
+        raise InputError("hls4ml must be installed for its ap_types headers; do pip install 'codesign[sim]'")
+    return Path(found.origin).parent / "templates" / "vivado" / "ap_types"
+
+
+_IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "tests", ".*")
+
+
+def _copy_sources(work: Path, design: Design) -> None:
+    shutil.copytree(asset("hls"), work / "hls", ignore=_IGNORED)
+    shutil.copytree(ap_types(), work / "hls" / "ap_types", ignore=_IGNORED)
+    shutil.copytree(asset("rtl"), work / "rtl", ignore=_IGNORED)
+    shutil.copytree(asset("rtl_tests") / "machine", work / "sim", ignore=_IGNORED)
+    (work / "driver").mkdir()
+    shutil.copy(asset("boards") / design.board.name / "driver.py", work / "driver" / "driver.py")
+
+
+def _write_generated(work: Path, source: BundleSource) -> None:
+    design = source.design
+    (work / "rtl" / "codesign_pkg.sv").write_text(render_sv_package(design.size), encoding="utf-8")
+    (work / "hls" / "include" / "codesign" / "codesign_config.hpp").write_text(render_hls_config(design.size), encoding="utf-8")
+    view = {
+        "version": __version__,
+        "name": source.graph.name,
+        "board": design.board.name,
+        "part": design.board.part,
+        "clock_mhz": design.board.clock_mhz,
+        "tasks": source.graph.tasks,
+        "images": len(source.images),
+        "design_hash": design.size.hash32(),
+    }
+    for template, path in (
+        ("run_hls.tcl.j2", "hls/run_hls.tcl"),
+        ("bundle_README.md.j2", "README.md"),
+        ("bundle_Makefile.j2", "Makefile"),
+        ("bundle_test_bundle.py.j2", "test_bundle.py"),
+        ("bundle_requirements.txt.j2", "requirements.txt"),
+    ):
+        (work / path).write_text(render_template(template, view), encoding="utf-8")
+
+
+def golden(graph: Graph, programs: TaskPrograms, x: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """The output buffers [n, bytes] that the plain Program must leave for inputs x [n, patches, elements]."""
+    (stored,) = programs.plain.stored
+    buffers = np.zeros((len(x), programs.plain.output_beats * isa.BEAT_BYTES), dtype=np.uint8)
+    for i, one in enumerate(x):
+        rows = np.zeros((stored.rows, stored.row_elements), dtype="<i2")
+        rows[:, : stored.columns] = run_task(graph, programs.task, one)[stored.tensor]
+        buffers[i, : rows.nbytes] = rows.view(np.uint8).reshape(-1)
+    return buffers
+
+
+def _write_data(work: Path, source: BundleSource) -> None:
+    data = work / "data"
+    data.mkdir()
+    (work / MEMORY).write_bytes(source.design.memory)
+    save_graph(source.graph, data / "graph.json", data / "graph.safetensors")
+    np.save(data / "images.npy", source.images, allow_pickle=False)
+    x = patches(source.images, source.graph.image)
+    for programs in source.design.tasks:
+        np.save(data / f"golden_{programs.task}.npy", golden(source.graph, programs, x), allow_pickle=False)
+
+
+_DTYPE = {isa.Unit.ACT: "int8", isa.Unit.RES: "int16", isa.Unit.QUEUE: "uint16"}
+
+
+def _tensor(graph: Graph, s: Stored) -> m.BufferTensor:
+    kind = m.TensorKind.QUEUE if s.unit is isa.Unit.QUEUE else m.TensorKind.MATRIX
+    return m.BufferTensor.model_validate(
+        {
+            "tensor": s.tensor,
+            "kind": kind,
+            "offset": s.beat * isa.BEAT_BYTES,
+            "rows": s.rows,
+            "columns": s.columns,
+            "row_elements": s.row_elements,
+            "dtype": _DTYPE[s.unit],
+            "scale": graph.spec_of(s.tensor).scale,
+            "instruction": s.step,
+        }
+    )
+
+
+def _info(step: Step) -> m.InstructionInfo:
+    i = step.instruction
+    read = 0 if i.opcode is isa.Opcode.STORE else i.beats * isa.BEAT_BYTES
+    return m.InstructionInfo(name=step.name, opcode=i.opcode.name, macs=step.macs, read_bytes=read)
+
+
+def _task(graph: Graph, programs: TaskPrograms) -> m.Task:
+    out = graph.output_of(programs.task)
+    plain, traced = programs.plain, programs.traced
+    return m.Task(
+        name=programs.task,
+        program_addr=plain.addr,
+        num_instructions=len(plain.steps),
+        output_bytes=plain.output_beats * isa.BEAT_BYTES,
+        macs=programs.macs,
+        result=_tensor(graph, plain.stored[0]),
+        classes=out.classes,
+        cells=out.cells,
+        first_row=out.first_row,
+        instructions=tuple(_info(s) for s in plain.steps),
+        traced=m.TracedProgram(
+            program_addr=traced.addr,
+            num_instructions=len(traced.steps),
+            output_bytes=traced.output_beats * isa.BEAT_BYTES,
+            tensors=tuple(_tensor(graph, s) for s in traced.stored),
+        ),
+    )
+
+
+def file_hashes(folder: Path) -> tuple[m.FileHash, ...]:
+    """SHA-256 of every file below `folder` but the manifest, sorted by path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return tuple(m.FileHash(path=str(p.relative_to(folder)), sha256=hashlib.sha256(p.read_bytes()).hexdigest()) for p in files)
+
+
+def _manifest(source: BundleSource, files: tuple[m.FileHash, ...]) -> m.Manifest:
+    design, image = source.design, source.graph.image
+    identity = {"design_hash": design.size.hash32(), "magic": isa.MAGIC, "isa_version": isa.ISA_VERSION}
+    return m.Manifest(
+        format=m.FORMAT,
+        codesign_version=__version__,
+        name=source.graph.name,
+        board=design.board.name,
+        part=design.board.part,
+        clock_mhz=design.board.clock_mhz,
+        machine=m.Machine.model_validate({**asdict(design.size), **identity}),
+        registers=tuple(
+            m.RegisterEntry.model_validate(
+                {"name": r.name, "offset": r.offset, "bit_width": r.bit_width, "host_writes": r.host_writes}
+            )
+            for r in isa.REGISTERS
+        ),
+        image=m.Image(**asdict(image), row_bytes=design.input_row_bytes, bytes=design.input_beats * isa.BEAT_BYTES),
+        memory=m.MemoryFile(file=MEMORY, bytes=len(design.memory)),
+        tasks=tuple(_task(source.graph, t) for t in design.tasks),
+        training=source.training,
+        files=files,
+    )
+
+
+def write_bundle(source: BundleSource, out: Path) -> Path:
+    """Writes the bundle to `out`, replacing an earlier bundle there; all or nothing.
+
+    Raises InputError when the folder cannot be written or the images do not fit the model.
+    """
+    with replacing_folder(out) as work:
+        _copy_sources(work, source.design)
+        _write_generated(work, source)
+        _write_data(work, source)
+        text = _manifest(source, file_hashes(work)).model_dump_json(indent=1)
+        with (work / MANIFEST).open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    return out

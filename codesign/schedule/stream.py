@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packs weights and per-channel parameters into the streams the machine reads (docs/machine.md, "The stream")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.schedule.design import MachineSize
+from codesign.schedule.isa import BEAT_BYTES, WEIGHT_BITS, WeightFormat
+from codesign.spec import Requant
+
+Ints = npt.NDArray[np.int64]
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def pad_to(x: Ints, shape: tuple[int, ...]) -> Ints:
+    """x with zeros appended along every axis up to `shape`."""
+    return np.pad(x, [(0, to - have) for have, to in zip(x.shape, shape, strict=True)])
+
+
+def records(bias: Ints, multiplier: Ints, shift: Ints, channels: int) -> npt.NDArray[np.uint64]:
+    """Parameter records of `channels` >= len(bias) channels; padding channels compute 0 (multiplier 0, shift 1)."""
+    b = pad_to(bias, (channels,)).astype(np.uint64) & np.uint64(0xFFFFFFFF)
+    m = pad_to(multiplier, (channels,)).astype(np.uint64) & np.uint64(0xFFFF)
+    s = np.ones(channels, dtype=np.uint64)
+    s[: len(shift)] = shift.astype(np.uint64)
+    packed: npt.NDArray[np.uint64] = b | (m << np.uint64(32)) | (s << np.uint64(48))
+    return packed
+
+
+def weight_format(*weights: Ints) -> WeightFormat:
+    """The narrowest format that holds all the weights."""
+    return WeightFormat.TERNARY if all(np.abs(w).max(initial=0) <= 1 for w in weights) else WeightFormat.INT8
+
+
+def pack_weights(tile: Ints, form: WeightFormat) -> bytes:
+    """The bytes of a weight tile [pe, simd], element p * simd + s in ascending bit positions."""
+    flat = tile.reshape(-1)
+    if form is WeightFormat.INT8:
+        return flat.astype(np.int8).tobytes()
+    digits = (flat & 3).astype(np.uint8).reshape(-1, 8 // WEIGHT_BITS[form])
+    shifts = np.arange(0, 8, WEIGHT_BITS[form], dtype=np.uint8)
+    return np.bitwise_or.reduce(digits << shifts, axis=1).astype(np.uint8).tobytes()
+
+
+def dense(weight: Ints, bias: Ints, requant: Requant, form: WeightFormat, size: MachineSize) -> bytes:
+    """The stream of one dense layer, weight [N, K]: for each n tile its records, then its weight tiles."""
+    n_tiles, k_words = ceil_div(weight.shape[0], size.pe), ceil_div(weight.shape[1], size.simd)
+    padded = pad_to(weight, (n_tiles * size.pe, k_words * size.simd))
+    channels = np.broadcast_to(np.array(requant.multiplier), bias.shape), np.broadcast_to(np.array(requant.shift), bias.shape)
+    record = records(bias, *channels, n_tiles * size.pe)
+    parts = []
+    for j in range(n_tiles):
+        rows = slice(j * size.pe, (j + 1) * size.pe)
+        parts.append(record[rows].astype("<u8").tobytes())
+        for k in range(k_words):
+            parts.append(pack_weights(padded[rows, k * size.simd : (k + 1) * size.simd], form))
+    return b"".join(parts)
+
+
+def norm(gain: Ints, bias: Ints, size: MachineSize) -> bytes:
+    """The stream of a NORM: one record a channel, gain in the multiplier's place (signed)."""
+    channels = ceil_div(len(gain), size.pe) * size.pe
+    return records(bias, gain, np.ones(len(gain), dtype=np.int64), channels).astype("<u8").tobytes()
+
+
+@dataclass
+class MemoryImage:
+    """Collects blocks of whole beats; equal blocks are stored once (tasks share their trunk's weights)."""
+
+    blocks: list[bytes] = field(default_factory=list)
+    beats: int = 0
+    _addr_of: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, block: bytes) -> int:
+        """The beat where the block starts; it is zero padded to whole beats."""
+        block += bytes(-len(block) % BEAT_BYTES)
+        if block not in self._addr_of:
+            self._addr_of[block] = self.beats
+            self.blocks.append(block)
+            self.beats += len(block) // BEAT_BYTES
+        return self._addr_of[block]
+
+    def to_bytes(self) -> bytes:
+        """The whole image."""
+        return b"".join(self.blocks)
