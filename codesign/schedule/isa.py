@@ -16,7 +16,8 @@ BEAT_BITS = 128
 BEAT_BYTES = BEAT_BITS // 8
 BEATS_PER_INSTRUCTION = INSTRUCTION_BITS // BEAT_BITS
 RECORD_BITS = 64
-"""Bits of one per-channel parameter record: bias [31:0], multiplier or gain [47:32], shift [53:48], zero above."""
+BIAS_BITS, MULTIPLIER_BITS, SHIFT_BITS = 32, 16, 6
+"""A per-channel parameter record from bit 0 upward: bias, multiplier (or a NORM's gain), shift, zeros."""
 
 
 class Opcode(IntEnum):

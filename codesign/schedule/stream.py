@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import BEAT_BYTES, WEIGHT_BITS, WeightFormat
+from codesign.schedule.isa import BEAT_BYTES, BIAS_BITS, MULTIPLIER_BITS, WEIGHT_BITS, WeightFormat
 from codesign.spec import Requant
 
 Ints = npt.NDArray[np.int64]
@@ -27,11 +27,11 @@ def pad_to(x: Ints, shape: tuple[int, ...]) -> Ints:
 
 def records(bias: Ints, multiplier: Ints, shift: Ints, channels: int) -> npt.NDArray[np.uint64]:
     """Parameter records of `channels` >= len(bias) channels; padding channels compute 0 (multiplier 0, shift 1)."""
-    b = pad_to(bias, (channels,)).astype(np.uint64) & np.uint64(0xFFFFFFFF)
-    m = pad_to(multiplier, (channels,)).astype(np.uint64) & np.uint64(0xFFFF)
+    b = pad_to(bias, (channels,)).astype(np.uint64) & np.uint64((1 << BIAS_BITS) - 1)
+    m = pad_to(multiplier, (channels,)).astype(np.uint64) & np.uint64((1 << MULTIPLIER_BITS) - 1)
     s = np.ones(channels, dtype=np.uint64)
     s[: len(shift)] = shift.astype(np.uint64)
-    packed: npt.NDArray[np.uint64] = b | (m << np.uint64(32)) | (s << np.uint64(48))
+    packed: npt.NDArray[np.uint64] = b | (m << np.uint64(BIAS_BITS)) | (s << np.uint64(BIAS_BITS + MULTIPLIER_BITS))
     return packed
 
 
