@@ -15,7 +15,20 @@ def asset(folder: str) -> Path:
 
     Raises InputError when neither exists.
     """
-    for candidate in (_PACKAGE / "_assets" / folder, _PACKAGE.parent / folder):
-        if candidate.is_dir():
-            return candidate
-    raise InputError(f"asset folder {folder!r} must come with the package, not be missing; reinstall codesign")
+    path = _find(folder)
+    if path is None or not path.is_dir():
+        raise InputError(f"asset folder {folder!r} must come with the package, not be missing; reinstall codesign")
+    return path
+
+
+def licence() -> Path:
+    """The licence text, which travels with everything that we hand on. Raises InputError when it is missing."""
+    path = _find("LICENSE")
+    if path is None:
+        raise InputError("LICENSE must come with the package, not be missing; reinstall codesign")
+    return path
+
+
+def _find(name: str) -> Path | None:
+    candidates = (_PACKAGE / "_assets" / name, _PACKAGE.parent / name)
+    return next((path for path in candidates if path.exists()), None)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the bundle: everything a person or a CI needs to simulate, synthesise and deploy the machine (docs/bundle.md)."""
+"""Writes the bundle: everything a person or a CI needs to simulate, synthesise and deploy the machine
+(docs/bundle.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign import __version__
-from codesign.assets import asset
+from codesign.assets import asset, licence
 from codesign.emit import manifest as m
 from codesign.emit.params import render_hls_config, render_sv_package, render_template
 from codesign.errors import InputError
@@ -44,11 +45,13 @@ class BundleSource:
 
 
 def patches(images: Pixels, spec: ImageSpec) -> npt.NDArray[np.int64]:
-    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch]. Raises InputError for a wrong shape or dtype."""
+    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch]. Raises InputError for a wrong shape
+    or dtype."""
     expected = (spec.height, spec.width, spec.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
         raise InputError(
-            f"images must be uint8 of shape [n, {', '.join(map(str, expected))}], not {images.dtype} {list(images.shape)}; resize or convert them"
+            f"images must be uint8 of shape [n, {', '.join(map(str, expected))}], not {images.dtype}"
+            f" {list(images.shape)}; resize or convert them"
         )
     n, p = images.shape[0], spec.patch
     x = images.astype(np.int64) - spec.pixel_offset
@@ -62,7 +65,9 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise InputError(f"output must be a folder, not the file {out}; choose another name")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError(f"output folder {out} must be empty or an earlier bundle, not hold other files; choose another name")
+        raise InputError(
+            f"output folder {out} must be empty or an earlier bundle, not hold other files; choose another name"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -75,7 +80,9 @@ def replacing_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(out)
         work.rename(out)
     except OSError as error:
-        raise InputError(f"output folder {out} must have room and be writable: {error.strerror}; free some space") from None
+        raise InputError(
+            f"output folder {out} must have room and be writable: {error.strerror}; free some space"
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -96,6 +103,7 @@ def _copy_sources(work: Path, design: Design) -> None:
     shutil.copytree(ap_types(), work / "hls" / "ap_types", ignore=_IGNORED)
     shutil.copytree(asset("rtl"), work / "rtl", ignore=_IGNORED)
     shutil.copytree(asset("rtl_tests") / "machine", work / "sim", ignore=_IGNORED)
+    shutil.copy(licence(), work / "LICENSE")
     (work / "driver").mkdir()
     shutil.copy(asset("boards") / design.board.name / "driver.py", work / "driver" / "driver.py")
 
@@ -103,7 +111,9 @@ def _copy_sources(work: Path, design: Design) -> None:
 def _write_generated(work: Path, source: BundleSource) -> None:
     design = source.design
     (work / "rtl" / "codesign_pkg.sv").write_text(render_sv_package(design.size), encoding="utf-8")
-    (work / "hls" / "include" / "codesign" / "codesign_config.hpp").write_text(render_hls_config(design.size), encoding="utf-8")
+    (work / "hls" / "include" / "codesign" / "codesign_config.hpp").write_text(
+        render_hls_config(design.size), encoding="utf-8"
+    )
     view = {
         "version": __version__,
         "name": source.graph.name,
@@ -198,7 +208,9 @@ def _task(graph: Graph, programs: TaskPrograms) -> m.Task:
 def file_hashes(folder: Path) -> tuple[m.FileHash, ...]:
     """SHA-256 of every file below `folder` but the manifest, sorted by path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return tuple(m.FileHash(path=str(p.relative_to(folder)), sha256=hashlib.sha256(p.read_bytes()).hexdigest()) for p in files)
+    return tuple(
+        m.FileHash(path=str(p.relative_to(folder)), sha256=hashlib.sha256(p.read_bytes()).hexdigest()) for p in files
+    )
 
 
 def _manifest(source: BundleSource, files: tuple[m.FileHash, ...]) -> m.Manifest:

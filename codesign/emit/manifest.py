@@ -70,7 +70,8 @@ class MemoryFile(_Model):
 
 
 class BufferTensor(_Model):
-    """A tensor in the output buffer: `rows` rows of `row_elements` elements from byte `offset`, `columns` of them meaningful."""
+    """A tensor in the output buffer: `rows` rows of `row_elements` elements from byte `offset`, `columns` of them
+    meaningful."""
 
     tensor: str
     kind: TensorKind

@@ -130,9 +130,7 @@ def _registers() -> tuple[_RegisterView, ...]:
 def _table_view(table: Table) -> _TableView:
     value = sum(v << (i * table.bit_width) for i, v in enumerate(table.values))
     bits = table.bit_width * len(table.values)
-    rows = tuple(
-        ", ".join(str(v) for v in table.values[i : i + 12]) for i in range(0, len(table.values), 12)
-    )
+    rows = tuple(", ".join(str(v) for v in table.values[i : i + 12]) for i in range(0, len(table.values), 12))
     return _TableView(
         camel(table.name) + "Table", table.bit_width, bits, len(table.values), f"{value:0{(bits + 3) // 4}x}", rows
     )
@@ -188,7 +186,7 @@ def _sizes(size: MachineSize) -> tuple[tuple[str, int], ...]:
 
 def render_template(template: str, view: Mapping[str, object]) -> str:
     """The text of a template of this package; a name missing in `view` is an error, never an empty string."""
-    environment = Environment(
+    environment = Environment(  # noqa: S701 - the output is source code, not HTML
         loader=PackageLoader("codesign.emit"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     return environment.get_template(template).render(view)

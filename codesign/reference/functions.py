@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exact functions behind the operators, on int64 arrays. Every intermediate fits 63 bits for the shapes the spec allows.
+"""The exact functions behind the operators, on int64 arrays. Every intermediate fits 63 bits for the shapes the spec
+allows.
 
 Source of each formula: the parameter docstrings in `codesign.spec.ops`.
 """
@@ -68,7 +69,9 @@ def gelu_fixed(u: Ints) -> Ints:
     a = np.minimum(np.abs(u), (1 << GELU_DOMAIN_BITS) - 1)
     i, f = a >> GELU_SEGMENT_BITS, a & ((1 << GELU_SEGMENT_BITS) - 1)
     left = _GELU_DELTA[i]
-    delta = shift_round((left << GELU_SEGMENT_BITS) + (_GELU_DELTA[i + 1] - left) * f, GELU_SEGMENT_BITS + GELU_GUARD_BITS)
+    delta = shift_round(
+        (left << GELU_SEGMENT_BITS) + (_GELU_DELTA[i + 1] - left) * f, GELU_SEGMENT_BITS + GELU_GUARD_BITS
+    )
     delta = np.where(np.abs(u) >> GELU_DOMAIN_BITS, 0, delta)
     return np.maximum(u, 0) - delta
 

@@ -58,8 +58,8 @@ def attention(node: Node, inputs: list[Ints]) -> Ints:
     """ATTENTION, see AttentionParams."""
     p = node.params
     assert isinstance(p, AttentionParams)
-    split = [x.reshape(x.shape[0], p.num_heads, p.head_dim) for x in inputs]
-    heads = [f.attention_head(*(x[:, h] for x in split), p.score, p.out) for h in range(p.num_heads)]
+    q, k, v = (x.reshape(x.shape[0], p.num_heads, p.head_dim) for x in inputs)
+    heads = [f.attention_head(q[:, h], k[:, h], v[:, h], p.score, p.out) for h in range(p.num_heads)]
     return np.concatenate(heads, axis=-1)
 
 
@@ -103,7 +103,9 @@ OPERATORS: Mapping[OpKind, Callable[[Node, list[Ints]], Ints]] = MappingProxyTyp
 def _run(graph: Graph, nodes: Iterable[Node], x: Ints) -> dict[str, Ints]:
     spec = graph.input
     if x.shape != spec.shape or not np.issubdtype(x.dtype, np.integer):
-        raise InputError(f"input {spec.name} must be integers of shape {spec.shape}, not {x.dtype} {x.shape}; use to_patches")
+        raise InputError(
+            f"input {spec.name} must be integers of shape {spec.shape}, not {x.dtype} {x.shape}; use to_patches"
+        )
     if x.size and (int(x.min()) < spec.type.min or int(x.max()) > spec.type.max):
         raise InputError(f"input {spec.name} must fit {spec.type}, not the range {x.min()}..{x.max()}; use to_patches")
     values = {c.spec.name: c.values for c in graph.constants}
@@ -111,7 +113,9 @@ def _run(graph: Graph, nodes: Iterable[Node], x: Ints) -> dict[str, Ints]:
     for node in nodes:
         y = OPERATORS[node.kind](node, [values[name] for name in node.inputs])
         if y.shape != node.output.shape:
-            raise InputError(f"node {node.name} must compute shape {node.output.shape}, not {y.shape}; check the graph's specs")
+            raise InputError(
+                f"node {node.name} must compute shape {node.output.shape}, not {y.shape}; check the graph's specs"
+            )
         values[node.output.name] = y
     return {name: v for name, v in values.items() if name not in {c.spec.name for c in graph.constants}}
 

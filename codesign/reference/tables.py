@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer tables of the non-linear operators, computed once here and printed into C headers and `.mem` files.
 
-Each entry is `floor(exact + 1/2)` of a smooth function that stays far from ties, so double precision settles every entry.
+Each entry is `floor(exact + 1/2)` of a smooth function that stays far from ties, so double precision settles every
+entry.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ GELU_SEGMENT_BITS = 6
 GELU_GUARD_BITS = 4
 GELU_DOMAIN_BITS = GELU_FRACTION_BITS + 2  # |u| < 4.0
 
-EXP2 = Table("exp2", EXP2_BITS, tuple(_round(2.0 ** (15 - f / 2**LOG2_FRACTION_BITS)) for f in range(1 << LOG2_FRACTION_BITS)))
+EXP2 = Table(
+    "exp2", EXP2_BITS, tuple(_round(2.0 ** (15 - f / 2**LOG2_FRACTION_BITS)) for f in range(1 << LOG2_FRACTION_BITS))
+)
 """EXP2[f] = 2**15 * 2**(-f / 256)."""
 
 RECIPROCAL = Table(

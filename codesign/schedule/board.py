@@ -40,7 +40,9 @@ def load_board(name: str) -> Board:
     path = Path(name) if name.endswith(".toml") else asset("boards") / name / "board.toml"
     if not path.is_file():
         known = sorted(p.parent.name for p in asset("boards").glob("*/board.toml"))
-        raise InputError(f"board must be one of {', '.join(known)} or a path to a board.toml, not {name!r}; choose one of those")
+        raise InputError(
+            f"board must be one of {', '.join(known)} or a path to a board.toml, not {name!r}; choose one of those"
+        )
     try:
         return Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

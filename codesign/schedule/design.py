@@ -65,7 +65,8 @@ class MachineSize:
         return self.pe * self.simd * weight_bits // BEAT_BITS
 
     def hash32(self) -> int:
-        """Identifies the hardware: the first 32 bits of SHA-256 over its parameters and the instruction set's version."""
+        """Identifies the hardware: the first 32 bits of SHA-256 over its parameters and the instruction set's
+        version."""
         text = json.dumps({"isa_version": ISA_VERSION, **asdict(self)}, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -82,7 +83,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a Program's STORE puts a tensor in the output buffer: `rows` rows of `row_elements`, `columns` meaningful."""
+    """Where a Program's STORE puts a tensor in the output buffer: `rows` rows of `row_elements`, `columns`
+    meaningful."""
 
     tensor: str
     unit: Unit
@@ -96,7 +98,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Program:
-    """The macro-instructions of one task, where they rest in the memory image, and what they leave in the output buffer."""
+    """The macro-instructions of one task, where they rest in the memory image, and what they leave in the output
+    buffer."""
 
     steps: tuple[Step, ...]
     addr: int

@@ -149,7 +149,9 @@ class Instruction:
         for name, width in FIELDS:
             value = int(getattr(self, name))
             if not 0 <= value < 1 << width:
-                raise InputError(f"{self.opcode.name}.{name} must fit {width} bits, not {value!r}; the model exceeds the machine")
+                raise InputError(
+                    f"{self.opcode.name}.{name} must fit {width} bits, not {value!r}; the model exceeds the machine"
+                )
             word |= value << lsb
             lsb += width
         return word.to_bytes(INSTRUCTION_BITS // 8, "little")

@@ -45,7 +45,10 @@ def load_input(ctx: Context) -> Step:
     """LOAD of the patches into ACT."""
     to = ctx.placement.of(ctx.graph.input.name)
     beats = to.words * ctx.size.act_beats
-    return Step("input", Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=to.base, words=to.words, beats=beats))
+    return Step(
+        "input",
+        Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=to.base, words=to.words, beats=beats),
+    )
 
 
 def load_constant(ctx: Context, name: str) -> Step:
@@ -53,7 +56,9 @@ def load_constant(ctx: Context, name: str) -> Step:
     to = ctx.placement.of(name)
     values = stream.pad_to(ctx.graph.constant(name).values, (to.rows, to.stride * ctx.size.pe))
     addr, beats = _stream(ctx, values.astype("<i2").tobytes())
-    return Step(name, Instruction(Opcode.LOAD, unit=Unit.RES, dst_base=to.base, words=to.words, mem_addr=addr, beats=beats))
+    return Step(
+        name, Instruction(Opcode.LOAD, unit=Unit.RES, dst_base=to.base, words=to.words, mem_addr=addr, beats=beats)
+    )
 
 
 def linear(ctx: Context, group: Group) -> Step:
@@ -234,14 +239,28 @@ def store(ctx: Context, tensor: str, beat: int, step: int) -> tuple[Step, Stored
     if not any(name == tensor for name, _ in ctx.placement.places):  # the gates: they live in the queues
         entries = ctx.size.max_rows + 1
         words = ceil_div(spec.shape[1] * entries, _QUEUE_ENTRIES_PER_BEAT) * _QUEUE_ENTRIES_PER_BEAT
-        instruction = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=beat, beats=words * 32 // BEAT_BITS)
-        return Step(f"store {tensor}", instruction), Stored(tensor, Unit.QUEUE, beat, spec.shape[0], spec.shape[1], entries, step)
+        instruction = Instruction(
+            Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=beat, beats=words * 32 // BEAT_BITS
+        )
+        return Step(f"store {tensor}", instruction), Stored(
+            tensor, Unit.QUEUE, beat, spec.shape[0], spec.shape[1], entries, step
+        )
     at = ctx.placement.of(tensor)
-    lanes, word_beats = (ctx.size.simd, ctx.size.act_beats) if at.unit is Unit.ACT else (ctx.size.pe, ctx.size.res_beats)
-    instruction = Instruction(
-        Opcode.STORE, space=Space.OUTPUT, unit=at.unit, src_base=at.base, words=at.words, mem_addr=beat, beats=at.words * word_beats
+    lanes, word_beats = (
+        (ctx.size.simd, ctx.size.act_beats) if at.unit is Unit.ACT else (ctx.size.pe, ctx.size.res_beats)
     )
-    return Step(f"store {tensor}", instruction), Stored(tensor, at.unit, beat, at.rows, at.columns, at.stride * lanes, step)
+    instruction = Instruction(
+        Opcode.STORE,
+        space=Space.OUTPUT,
+        unit=at.unit,
+        src_base=at.base,
+        words=at.words,
+        mem_addr=beat,
+        beats=at.words * word_beats,
+    )
+    return Step(f"store {tensor}", instruction), Stored(
+        tensor, at.unit, beat, at.rows, at.columns, at.stride * lanes, step
+    )
 
 
 def program(ctx: Context, steps: tuple[tuple[Step, str | None], ...], keep: frozenset[str]) -> Program:

@@ -14,7 +14,6 @@ from codesign.schedule.isa import Unit
 from codesign.schedule.stream import ceil_div
 from codesign.spec import INT8, INT16, Graph, Node, OpKind, TensorSpec
 
-
 FUSED = frozenset({OpKind.GELU, OpKind.ADD})
 """Operators that are always part of the LINEAR before them."""
 
@@ -54,14 +53,20 @@ def group_nodes(nodes: tuple[Node, ...], output: str) -> tuple[Group, ...]:
         if node.name in fused:
             continue
         if node.kind in FUSED:
-            raise InputError(f"node {node.name} ({node.kind.value}) must follow a LINEAR that nothing else reads; rewrite the model so")
+            raise InputError(
+                f"node {node.name} ({node.kind.value}) must follow a LINEAR that nothing else reads;"
+                " rewrite the model so"
+            )
         following = readers.get(node.output.name, [])
         take = (
             node.kind is OpKind.LINEAR
             and node.output.type == INT16
             and node.output.name != output
             and len(following) == 1
-            and (following[0].kind is OpKind.GELU or (following[0].kind is OpKind.ADD and following[0].inputs[1] == node.output.name))
+            and (
+                following[0].kind is OpKind.GELU
+                or (following[0].kind is OpKind.ADD and following[0].inputs[1] == node.output.name)
+            )
         )
         if take:
             fused.add(following[0].name)
@@ -157,7 +162,9 @@ def _lives(graph: Graph, groups: tuple[Group, ...], output: str) -> tuple[list[L
                 claim(group.output, unit_of(group.output, group.first.kind), step)
             continue
         if last_use[target] != step:
-            raise InputError(f"node {group.nodes[-1].name} must be the last reader of the residual {target}; rewrite the model so")
+            raise InputError(
+                f"node {group.nodes[-1].name} must be the last reader of the residual {target}; rewrite the model so"
+            )
         root = alias.get(target, target)
         if root not in lives:
             claim(graph.spec_of(target), Unit.RES, step)

@@ -73,7 +73,9 @@ def check_fit(size: MachineSize, board: Board) -> None:
     """Raises InputError naming the resource, what is needed, what the board has, and what to change."""
     dsp = size.macs
     if dsp > board.resources.dsp:
-        raise InputError(f"DSP must be at most {board.resources.dsp} on {board.name}, not {dsp}; choose a smaller array")
+        raise InputError(
+            f"DSP must be at most {board.resources.dsp} on {board.name}, not {dsp}; choose a smaller array"
+        )
     blocks = bram36(size)
     if blocks > board.resources.bram36:
         raise InputError(
@@ -104,7 +106,9 @@ def plan(graph: Graph, board: Board, array: ArrayShape = ArrayShape()) -> Design
         programs.append(TaskPrograms(t.task, plain, lower.program(ctx, steps, every)))
         longest = len(programs[-1].traced.steps)
         if longest > size.max_instructions:
-            raise InputError(f"a Program must have at most {size.max_instructions} instructions, not {longest}; use fewer blocks")
+            raise InputError(
+                f"a Program must have at most {size.max_instructions} instructions, not {longest}; use fewer blocks"
+            )
     stride = ceil_div(graph.input.shape[1], array.simd)
     row_bytes = stride * array.simd
     beats = graph.input.shape[0] * stride * size.act_beats

@@ -47,14 +47,18 @@ def pack_weights(tile: Ints, form: WeightFormat) -> bytes:
         return flat.astype(np.int8).tobytes()
     digits = (flat & 3).astype(np.uint8).reshape(-1, 8 // WEIGHT_BITS[form])
     shifts = np.arange(0, 8, WEIGHT_BITS[form], dtype=np.uint8)
-    return np.bitwise_or.reduce(digits << shifts, axis=1).astype(np.uint8).tobytes()
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(digits << shifts, axis=1).astype(np.uint8)
+    return packed.tobytes()
 
 
 def dense(weight: Ints, bias: Ints, requant: Requant, form: WeightFormat, size: MachineSize) -> bytes:
     """The stream of one dense layer, weight [N, K]: for each n tile its records, then its weight tiles."""
     n_tiles, k_words = ceil_div(weight.shape[0], size.pe), ceil_div(weight.shape[1], size.simd)
     padded = pad_to(weight, (n_tiles * size.pe, k_words * size.simd))
-    channels = np.broadcast_to(np.array(requant.multiplier), bias.shape), np.broadcast_to(np.array(requant.shift), bias.shape)
+    channels = (
+        np.broadcast_to(np.array(requant.multiplier), bias.shape),
+        np.broadcast_to(np.array(requant.shift), bias.shape),
+    )
     record = records(bias, *channels, n_tiles * size.pe)
     parts = []
     for j in range(n_tiles):

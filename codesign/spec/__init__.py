@@ -38,8 +38,8 @@ __all__ = [
     "OpKind",
     "OpParams",
     "Requant",
-    "RouteParams",
     "Rounding",
+    "RouteParams",
     "TaskOutput",
     "TensorSpec",
 ]

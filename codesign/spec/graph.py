@@ -22,18 +22,22 @@ class Constant:
 
     def __post_init__(self) -> None:
         if self.values.shape != self.spec.shape:
-            raise InputError(f"constant {self.spec.name} must have shape {self.spec.shape}, not {self.values.shape}; re-export it")
+            raise InputError(
+                f"constant {self.spec.name} must have shape {self.spec.shape}, not {self.values.shape}; re-export it"
+            )
         low, high = int(self.values.min(initial=0)), int(self.values.max(initial=0))
         if low < self.spec.type.min or high > self.spec.type.max:
             raise InputError(
-                f"constant {self.spec.name} must fit {self.spec.type}, not the range {low}..{high}; check its quantization"
+                f"constant {self.spec.name} must fit {self.spec.type}, not the range {low}..{high};"
+                " check its quantization"
             )
         self.values.setflags(write=False)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator application. `inputs` name tensors or constants in the order of the operator's signature in `ops.py`."""
+    """One operator application. `inputs` name tensors or constants in the order of the operator's signature in
+    `ops.py`."""
 
     name: str
     kind: OpKind
@@ -43,7 +47,9 @@ class Node:
 
     def __post_init__(self) -> None:
         if (self.kind, type(self.params)) not in PARAMS_OF:
-            raise InputError(f"node {self.name} must carry the parameters of {self.kind}, not {type(self.params).__name__}")
+            raise InputError(
+                f"node {self.name} must carry the parameters of {self.kind}, not {type(self.params).__name__}"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class ImageSpec:
 class TaskOutput:
     """One task of the model: the tensor it ends in, and how rows become a map.
 
-    Row `first_row + p` of the tensor holds patch p's cells, flattened (cell row, cell column, class). `classes` = 1 is a
+    Row `first_row + p` of the tensor holds patch p's cells, flattened (cell row, cell column, class). `classes` = 1
+    is a
     regression; more is a classification by argmax.
     """
 
@@ -103,7 +110,9 @@ class Graph:
         for node in self.nodes:
             for name in node.inputs:
                 if name not in known:
-                    raise InputError(f"node {node.name} must read tensors computed before it, not {name!r}; reorder the graph")
+                    raise InputError(
+                        f"node {node.name} must read tensors computed before it, not {name!r}; reorder the graph"
+                    )
             if node.output.name in known:
                 raise InputError(f"node {node.name} must write a new tensor, not {node.output.name!r}; rename it")
             known.add(node.output.name)

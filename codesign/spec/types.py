@@ -73,7 +73,9 @@ class Requant:
             )
         for m in self.multiplier:
             if not 0 <= m < 1 << MULTIPLIER_BITS:
-                raise InputError(f"multiplier must fit {MULTIPLIER_BITS} unsigned bits, not {m!r}; use Requant.of_scale")
+                raise InputError(
+                    f"multiplier must fit {MULTIPLIER_BITS} unsigned bits, not {m!r}; use Requant.of_scale"
+                )
         for s in self.shift:
             if not 1 <= s <= MAX_SHIFT:
                 raise InputError(f"shift must be in 1..{MAX_SHIFT}, not {s!r}; use Requant.of_scale")
@@ -101,7 +103,9 @@ def _multiplier_shift(scale: float) -> tuple[int, int]:
     if shift > MAX_SHIFT:
         return 0, 1
     if shift < 1:
-        raise InputError(f"scale must be below {1 << (MULTIPLIER_BITS - 1)}, not {scale!r}; check the quantization scales")
+        raise InputError(
+            f"scale must be below {1 << (MULTIPLIER_BITS - 1)}, not {scale!r}; check the quantization scales"
+        )
     return multiplier, shift
 
 
