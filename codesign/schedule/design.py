@@ -11,6 +11,9 @@ from codesign.errors import InputError
 from codesign.schedule.board import Board
 from codesign.schedule.isa import BEAT_BITS, BEAT_BYTES, ISA_VERSION, RECORD_BITS, Instruction, Unit
 
+MIN_FIFO_BEATS = 32
+"""Two bursts of the AXI readers."""
+
 
 @dataclass(frozen=True)
 class MachineSize:
@@ -34,6 +37,10 @@ class MachineSize:
     fifo_beats: int = 512
 
     def __post_init__(self) -> None:
+        if self.fifo_beats < MIN_FIFO_BEATS:
+            raise InputError(
+                f"fifo_beats must be at least {MIN_FIFO_BEATS}, not {self.fifo_beats}; give two bursts room"
+            )
         if self.simd % 16 or self.simd % self.pe or self.pe % 8 or self.pe < 8:
             raise InputError(
                 f"simd must be a multiple of 16 and of pe, and pe a multiple of 8, not simd={self.simd} pe={self.pe};"

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole machine in RTL against `codesign.reference`: hand-built Programs, through the driver, with stalls too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from bundles import Case, Outcome, check, install, run_job, stored, write_bundle
+from cases import Builder
+
+from codesign.schedule.design import MachineSize
+from codesign.schedule.isa import Post, Space, Status, WeightFormat
+
+SQUARE = MachineSize(32, 32, 512, 160, 40, 2, 8, 28, 64, max_instructions=16, fifo_beats=128)
+WIDE = MachineSize(32, 8, 512, 320, 21, 1, 5, 28, 48, max_instructions=12, fifo_beats=64)
+SIZES = {"simd32_pe32": SQUARE, "simd32_pe8": WIDE}
+INT8, TERNARY = WeightFormat.INT8, WeightFormat.TERNARY
+
+MAKERS: tuple[Callable[[Builder], Case], ...] = (
+    lambda b: b.load_store(7),
+    lambda b: b.linear("int8", Post.INT8, INT8, 9, 40, 70),
+    lambda b: b.linear("int8_one_row", Post.INT8, INT8, 1, 64, 33),
+    lambda b: b.linear("int16_one_tile", Post.INT16, INT8, 2, 32, 8),
+    lambda b: b.linear("int16", Post.INT16, TERNARY, 21, 70, 40),
+    lambda b: b.linear("gelu", Post.GELU, INT8, 13, 33, 65),
+    lambda b: b.linear("add", Post.ADD, INT8, 17, 48, 40),
+    lambda b: b.linear("add_ternary_one_row", Post.ADD, TERNARY, 1, 96, 72),
+    lambda b: b.norm(9, 48),
+    lambda b: b.norm(1, 37),
+    lambda b: b.attention(21, 3, 16),
+    lambda b: b.attention(b.size.max_rows, 2, 20),
+    lambda b: b.attention(1, 1, 32),
+    lambda b: b.experts("experts", 20, 40, 70, 5, 2, INT8),
+    lambda b: b.experts("experts_ternary", 19, 48, 33, 4, 1, TERNARY),
+    lambda b: b.illegal(),
+    lambda b: b.illegal_after_prefetch(),
+    lambda b: b.too_long(),
+    lambda b: b.read_error(Space.MEMORY),
+    lambda b: b.read_error(Space.INPUT),
+    lambda b: b.read_error_weights(),
+    lambda b: b.read_error_program(),
+    lambda b: b.write_error(),
+)
+
+
+def make_cases(size: MachineSize) -> tuple[Case, ...]:
+    builder = Builder(size, np.random.default_rng(7), bytearray())
+    return tuple(make(builder) for make in MAKERS)
+
+
+CASE_NAMES = tuple(case.name for case in make_cases(WIDE))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One machine's cases and what each left behind, by stall percentage and case.
+
+    `after` holds what the first case left behind when it ran right after a case that ended with an error.
+    """
+
+    cases: tuple[Case, ...]
+    outcomes: dict[int, dict[int, Outcome]]
+    after: dict[int, dict[int, Outcome]]
+
+
+STALLS = (0, 30)
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Every case, one after the other on one machine without a reset."""
+    work = tmp_path_factory.mktemp(request.param)
+    cases = make_cases(SIZES[request.param])
+    write_bundle(work / "bundle", SIZES[request.param], cases)
+    folder = install(work / "bundle", request.param)
+    check(folder, "build", "rtlsim")
+    failing = [i for i, case in enumerate(cases) if case.status is not Status.OK]
+    good = [i for i in range(len(cases)) if i not in failing]
+    order = good + [i for pair in zip(failing, [0] * len(failing), strict=True) for i in pair]
+    runs = Runs(cases, {}, {})
+    for percent in STALLS:
+        found = run_job(folder, work / f"stall{percent}", order, 3, percent)
+        runs.outcomes[percent] = dict(
+            zip(order[: len(good)] + failing, found[: len(good)] + found[len(good) :: 2], strict=True)
+        )
+        runs.after[percent] = dict(zip(failing, found[len(good) + 1 :: 2], strict=True))
+    return runs
+
+
+def assert_stored(case: Case, outcome: Outcome) -> None:
+    assert Status(outcome.report["status"]) is Status.OK
+    for found, expected in zip(stored(case, outcome.raw), case.expected, strict=True):
+        known = ~np.ma.getmaskarray(expected)
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found[known], np.asarray(expected)[known])
+    assert len(outcome.report["instruction_cycles"]) == len(case.job.instructions)
+    assert sum(outcome.report["instruction_cycles"]) < outcome.report["cycles"]
+
+
+@pytest.mark.parametrize("stall_percent", STALLS)
+@pytest.mark.parametrize("name", range(len(CASE_NAMES)), ids=CASE_NAMES)
+def test_case(runs: Runs, name: int, stall_percent: int) -> None:
+    case, outcome = runs.cases[name], runs.outcomes[stall_percent][name]
+    assert Status(outcome.report["status"]) is case.status
+    if case.status is Status.OK:
+        assert_stored(case, outcome)
+    else:
+        assert_stored(runs.cases[0], runs.after[stall_percent][name])
