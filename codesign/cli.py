@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Every command calls one function of the public Python API and prints what it gave.
+
+Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted. Errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from codesign import __version__
+from codesign.engines import Engine, SimulationResult
+from codesign.errors import CodesignError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="codesign",
+    help="From a trained multi-task vision transformer with mixture of experts to a verified accelerator.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that codesign generate wrote.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("build/demo"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Another checkpoint than the shipped one.")] = None,
+    jobs: Jobs = 2,
+    as_json: Json = False,
+) -> None:
+    """Shipped checkpoint to QONNX, bundle, three engines and a report."""
+    from codesign.demo import demo as run
+
+    with _watch() as watch:
+        result = run(out, checkpoint, jobs, watch)
+    if as_json:
+        simulations = [json.loads(one.to_json()) for one in result.simulations]
+        _print_json({"bundle": str(result.bundle), "report": str(result.report), "simulations": simulations})
+    else:
+        _print_simulations(result.simulations)
+        print(f"bundle  {result.bundle}\nreport  {result.report}")
+    _exit_unless(result.bit_exact)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for example models/digits.toml.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("build/model.safetensors"),
+    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe, quantization-aware."""
+    from codesign.train.fit import train as run
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result = run(recipe, out, resume=resume)
+    scores = {
+        "checkpoint": str(out),
+        "miou": result.scores.miou,
+        "depth_rel": result.scores.depth_rel,
+        "depth_rmse": result.scores.depth_rmse,
+        "seconds": round(result.seconds, 1),
+    }
+    _print_facts(scores, as_json)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of codesign train.")],
+    out: Annotated[Path, typer.Option(help="The QONNX file to write.")] = Path("build/model.onnx"),
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint as QONNX."""
+    from codesign.train.export import export as run
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _print_facts({"model": str(run(checkpoint, out))}, as_json)
+
+
+@app.command()
+def generate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QONNX file of codesign export.")],
+    board: Annotated[str, typer.Option(help="A board's name, or the path of a board.toml.")] = "zcu104",
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("build/bundle"),
+    images: Annotated[Path | None, typer.Option(help="Test images: FILE.npy or a folder of PNGs.")] = None,
+    simd: Annotated[int, typer.Option(help="Input columns of the MAC array.")] = 32,
+    pe: Annotated[int, typer.Option(help="Output rows of the MAC array.")] = 32,
+    as_json: Json = False,
+) -> None:
+    """Turn a QONNX model into a bundle: HLS C++, SystemVerilog, data, driver, tests."""
+    from codesign.generate import generate as run
+    from codesign.schedule import ArrayShape
+
+    with _watch() as watch:
+        watch("generating the bundle", 0, 1)
+        bundle = run(model, board, out, images, ArrayShape(simd, pe))
+        watch("generating the bundle", 1, 1)
+    _print_facts({"bundle": str(bundle)}, as_json)
+
+
+@app.command()
+def simulate(
+    bundle: BundleArgument,
+    engine: Annotated[Engine, typer.Option(help="What executes the bundle.")] = Engine.CSIM,
+    task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated. All when left out.")] = None,
+    images: Annotated[Path | None, typer.Option(help="FILE.npy or a folder of PNGs; else the bundle's own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first images only.")] = None,
+    trace_tensors: Annotated[bool, typer.Option("--trace-tensors", help="Compare every tensor.")] = False,
+    jobs: Jobs = 2,
+    as_json: Json = False,
+) -> None:
+    """Run a bundle on an engine and compare it with the reference, bit for bit."""
+    from codesign.engines import simulate as run
+
+    with _watch() as watch:
+        result = run(
+            bundle,
+            engine,
+            tuple(task or ()),
+            images,
+            limit,
+            trace_tensors,
+            jobs,
+            lambda done, total: watch(f"simulating on {engine.value}", done, total),
+        )
+    if as_json:
+        print(result.to_json())
+    else:
+        _print_simulations((result,))
+    _exit_unless(result.bit_exact)
+
+
+@app.command()
+def report(bundle: BundleArgument, as_json: Json = False) -> None:
+    """Write one self-contained HTML page about a bundle and its last simulations."""
+    from codesign.report import report as run
+
+    with _watch() as watch:
+        page = run(bundle, lambda done, total: watch("measuring the integer model", done, total))
+    _print_facts({"report": str(page)}, as_json)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"codesign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """From a trained multi-task vision transformer with mixture of experts to a verified accelerator."""
+
+
+@contextmanager
+def _watch() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars on stderr, one for each thing that is reported; nothing when stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def watch(what: str, done: int, total: int) -> None:
+        progress.start()
+        known = [task for task in progress.tasks if task.description == what]
+        number = known[0].id if known else progress.add_task(what, total=total)
+        progress.update(number, completed=done, total=total)
+
+    try:
+        yield watch
+    finally:
+        if progress.tasks:
+            progress.stop()
+
+
+def _print_json(content: dict[str, object]) -> None:
+    print(json.dumps(content, indent=1))
+
+
+def _print_facts(facts: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        _print_json(facts)
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:{width}}  {value:.4g}" if isinstance(value, float) else f"{key:{width}}  {value}")
+
+
+def _print_simulations(results: tuple[SimulationResult, ...]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("engine", "images", "tasks", "bit exact", "cycles per image", "MACs used", "seconds"):
+        table.add_column(title, justify="left" if title in {"engine", "tasks"} else "right", no_wrap=True)
+    for one in results:
+        mean = [] if one.cycles is None else [f"{sum(t.cycles) / len(t.cycles):,.0f}" for t in one.cycles]
+        used = "–" if one.mac_utilisation is None else f"{one.mac_utilisation:.1%}"
+        verdict = "yes" if one.bit_exact else "NO"
+        cells = (str(one.images), ", ".join(one.tasks), verdict, " / ".join(mean) or "–", used, f"{one.seconds:.1f}")
+        table.add_row(one.engine.value, *cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for one in results:
+        for difference in one.mismatches:
+            print(f"{one.engine.value}: {difference}")
+
+
+def _exit_unless(good: bool) -> None:
+    if not good:
+        raise typer.Exit(1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command line and turn every expected failure into one line and a status."""
+    try:
+        status = app(args=arguments or ["--help"], standalone_mode=False)
+        if status == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            raise KeyboardInterrupt
+        return status if isinstance(status, int) else 0
+    except typer.TyperException as error:
+        return _fail(f"{error.format_message()} See codesign --help.", 2)
+    except CodesignError as error:
+        return _fail(str(error), error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space", 2)
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `codesign` and `python -m codesign`."""
+    warnings.filterwarnings("ignore", "fast_hadamard_transform package not found")  # Brevitas, of a kernel we never use
+    signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: children die, temporary files go
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from codesign.emit.bundle import Pixels
+from codesign.engines.bundle import Bundle
+from codesign.errors import CheckError
+
+Progress = Callable[[int, int], None]
+"""Called with (runs done, runs in all), again and again."""
+
+
+class Engine(StrEnum):
+    """A way to execute a bundle."""
+
+    REFERENCE = "reference"
+    CSIM = "csim"
+    RTLSIM = "rtlsim"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One image through one task."""
+
+    image: int
+    task: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked to do: `runs` on `images`, using the empty folder `work` and at most `jobs` processes."""
+
+    bundle: Bundle
+    images: Pixels
+    images_path: Path
+    """`images` as a .npy file."""
+    runs: tuple[Run, ...]
+    traced: bool
+    """Store every tensor, not only the result."""
+    jobs: int
+    work: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the clock cycles of a run went, and the bytes it moved over the memory ports."""
+
+    instruction_cycles: tuple[int, ...]
+    """From the end of one macro-instruction to the end of the next."""
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run left: its raw output buffer; clock cycles and profile where the engine counts them."""
+
+    buffer: bytes
+    cycles: int | None = None
+    profile: Profile | None = None
+
+
+def output_bytes(request: Request, index: int, file: Path) -> bytes:
+    """The output buffer a run left in `file`. Raises CheckError when it is missing or not of the manifest's size."""
+    run = request.runs[index]
+    task = request.bundle.task(run.task)
+    size = task.traced.output_bytes if request.traced else task.output_bytes
+    buffer = file.read_bytes() if file.is_file() else b""
+    if len(buffer) != size:
+        raise CheckError(f"task {run.task}, image {run.image} must leave {size} bytes, not {len(buffer)}")
+    return buffer

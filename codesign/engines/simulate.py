@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a bundle on one engine and compares it, bit for bit, with the reference."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from codesign.emit.bundle import Pixels, patches
+from codesign.engines import csim, reference, rtlsim
+from codesign.engines.bundle import Bundle
+from codesign.engines.compare import Difference, Ints, decode, first_difference
+from codesign.engines.engine import Engine, Output, Progress, Request, Run
+from codesign.engines.images import load_images
+from codesign.engines.results import SimulationResult, TaskCycles, keep_profiles, keep_result
+from codesign.errors import InputError
+from codesign.reference import run_task
+
+ENGINES: Mapping[Engine, Callable[[Request], list[Output]]] = MappingProxyType(
+    {Engine.REFERENCE: reference.run, Engine.CSIM: csim.run, Engine.RTLSIM: rtlsim.run}
+)
+"""What runs each engine."""
+
+
+def _silent(done: int, total: int) -> None:
+    """The progress callback of somebody who does not watch."""
+
+
+def simulate(
+    path: Path,
+    engine: Engine,
+    tasks: Sequence[str] = (),
+    images: Path | None = None,
+    limit: int | None = None,
+    trace_tensors: bool = False,
+    jobs: int = 2,
+    progress: Progress = _silent,
+) -> SimulationResult:
+    """Run the bundle in folder `path` and compare each output, with `trace_tensors` each tensor, with the reference.
+
+    `tasks`: all when empty. `images`: a .npy file or a folder of PNGs, the bundle's own test images when None; the
+    first `limit` of them. The reference engine itself is compared with the golden outputs of those images that are the
+    bundle's. The result is kept in `<bundle>/results/<engine>.json`.
+    Raises InputError for a bad bundle, task, image or a missing tool; CheckError when the machine reports a fault.
+    """
+    started = time.monotonic()
+    bundle = Bundle.load(path)
+    chosen = tuple(dict.fromkeys(bundle.task(name).name for name in tasks)) or bundle.graph.tasks
+    if jobs < 1 or (limit is not None and limit < 1):
+        raise InputError(f"jobs and limit must be at least 1, not {jobs} and {limit}; give positive numbers")
+    pixels = (bundle.images if images is None else load_images(images, bundle.graph.image))[:limit]
+    runs = tuple(Run(image, task) for task in chosen for image in range(len(pixels)))
+    outputs = _run(bundle, engine, pixels, runs, trace_tensors, jobs, progress)
+    differences = _compare(bundle, engine, pixels, runs, outputs, trace_tensors)
+    result = SimulationResult(
+        engine=engine,
+        images=len(pixels),
+        tasks=chosen,
+        mismatches=tuple(differences),
+        cycles=_cycles(chosen, runs, outputs),
+        macs=sum(bundle.task(run.task).macs for run in runs),
+        peak_macs_per_cycle=bundle.peak_macs_per_cycle,
+        seconds=time.monotonic() - started,
+    )
+    keep_result(bundle, result)
+    if not trace_tensors:
+        keep_profiles(bundle, runs, outputs)
+    return result
+
+
+def _run(
+    bundle: Bundle, engine: Engine, pixels: Pixels, runs: tuple[Run, ...], traced: bool, jobs: int, progress: Progress
+) -> list[Output]:
+    build = bundle.path / "build"
+    try:
+        build.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{engine.value}-", dir=build) as folder:
+            work = Path(folder)
+            images_path = work / "images.npy"
+            np.save(images_path, pixels, allow_pickle=False)
+            outputs = ENGINES[engine](Request(bundle, pixels, images_path, runs, traced, jobs, work, progress))
+            progress(len(runs), len(runs))
+            return outputs
+    except OSError as error:
+        raise InputError(f"bundle {bundle.path} must be writable and have room: {error.strerror}; copy it") from None
+
+
+def _compare(
+    bundle: Bundle, engine: Engine, pixels: Pixels, runs: Sequence[Run], outputs: Sequence[Output], traced: bool
+) -> list[Difference]:
+    x = patches(pixels, bundle.graph.image)
+    differences = []
+    for run, output in zip(runs, outputs, strict=True):
+        task = bundle.task(run.task)
+        tensors = task.traced.tensors if traced else (task.result,)
+        if engine is Engine.REFERENCE:
+            expected = _golden(bundle, run, pixels)
+            tensors = tuple(at for at in tensors if at.tensor in expected)
+        else:
+            expected = run_task(bundle.graph, run.task, x[run.image])
+        difference = first_difference(run.task, run.image, output.buffer, tensors, expected)
+        if difference is not None:
+            differences.append(difference)
+    return differences
+
+
+def _golden(bundle: Bundle, run: Run, pixels: Pixels) -> dict[str, Ints]:
+    """The result that the bundle expects for this image; empty when the image is not one of the bundle's."""
+    result = bundle.task(run.task).result
+    for own, golden in zip(bundle.images, bundle.golden(run.task), strict=True):
+        if np.array_equal(own, pixels[run.image]):
+            return {result.tensor: decode(golden.tobytes(), result)}
+    return {}
+
+
+def _cycles(tasks: Sequence[str], runs: Sequence[Run], outputs: Sequence[Output]) -> tuple[TaskCycles, ...] | None:
+    counted = [(run.task, output.cycles) for run, output in zip(runs, outputs, strict=True)]
+    if any(cycles is None for _, cycles in counted):
+        return None
+    return tuple(TaskCycles(task, tuple(c for name, c in counted if name == task and c is not None)) for task in tasks)
