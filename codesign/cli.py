@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -53,11 +54,17 @@ def demo(
 
     with _watch() as watch:
         result = run(out, checkpoint, jobs, watch)
+    scores = result.measured.scores
     if as_json:
         simulations = [json.loads(one.to_json()) for one in result.simulations]
-        _print_json({"bundle": str(result.bundle), "report": str(result.report), "simulations": simulations})
+        accuracy = None if scores is None else asdict(scores)
+        facts = {"bundle": str(result.bundle), "report": str(result.report), "accuracy": accuracy}
+        _print_json({**facts, "simulations": simulations})
     else:
         _print_simulations(result.simulations)
+        if scores is not None:
+            where = f"integer model, {len(result.measured.images)} test scenes"
+            print(f"scores  semseg mIoU {scores.miou:.1%}, depth error {scores.depth_rel:.1%} ({where})")
         print(f"bundle  {result.bundle}\nreport  {result.report}")
     _exit_unless(result.bit_exact)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codesign.assets import asset
-from codesign.engines import Engine, SimulationResult, simulate
+from codesign.engines import Bundle, Engine, SimulationResult, simulate
 from codesign.generate import generate
-from codesign.report import report
+from codesign.report import Measurement, measure, read_training, write_page
 
 CHECKPOINT = "digits.safetensors"
 BOARD = "zcu104"
@@ -25,6 +25,8 @@ class DemoResult:
 
     bundle: Path
     simulations: tuple[SimulationResult, ...]
+    measured: Measurement
+    """The integer model on the test scenes."""
     report: Path
 
     @property
@@ -54,8 +56,10 @@ def demo(out: Path, checkpoint: Path | None = None, jobs: int = 2, watch: Watch 
     bundle = generate(model, BOARD, out)
     watch("generating the bundle", 1, 1)
     simulations = tuple(_simulate(bundle, engine, jobs, watch) for engine in Engine)
-    page = report(bundle, progress=lambda done, total: watch("writing the report", done, total))
-    return DemoResult(bundle, simulations, page)
+    opened = Bundle.load(bundle)
+    test_images = read_training(opened).test_images
+    measured = measure(opened, test_images, lambda done, total: watch("measuring the integer model", done, total))
+    return DemoResult(bundle, simulations, measured, write_page(opened, measured))
 
 
 def _simulate(bundle: Path, engine: Engine, jobs: int, watch: Watch) -> SimulationResult:

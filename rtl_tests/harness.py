@@ -6,6 +6,7 @@ cocotb's own runner makes every signal public, which triples Verilator's work; h
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -87,6 +88,12 @@ def build(name: str) -> Path:
     """Builds tb_units for the machine SIZES[name] (nothing, when it is up to date) and returns the executable."""
     directory = BUILD / name
     directory.mkdir(parents=True, exist_ok=True)
+    with (BUILD / f"{name}.units.lock").open("w") as lock:  # another worker's test may want the same machine
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(name, directory)
+
+
+def _build(name: str, directory: Path) -> Path:
     package = directory / "codesign_pkg.sv"
     text = render_sv_package(SIZES[name])
     if not package.exists() or package.read_text() != text:
@@ -118,7 +125,9 @@ def _share_runtime(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for path in source.glob("verilated*.o"):
         if not (target / path.name).exists():
-            shutil.copy2(path, target)
+            part = target / f".{path.name}.{os.getpid()}"
+            shutil.copy2(path, part)
+            part.replace(target / path.name)
 
 
 def run(name: str, module: str) -> None:

@@ -4,6 +4,8 @@
 In: a bundle's folder with the results that `simulate` left there. Out: `report.html` in it, static, no network.
 """
 
-from codesign.report.page import report
+from codesign.report.measure import Measurement, measure
+from codesign.report.page import report, write_page
+from codesign.report.training import read_training
 
-__all__ = ["report"]
+__all__ = ["Measurement", "measure", "read_training", "report", "write_page"]

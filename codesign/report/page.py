@@ -13,7 +13,7 @@ from string import Template
 from codesign import __version__
 from codesign.engines import Bundle, Engine, load_profiles, load_result
 from codesign.errors import InputError
-from codesign.report.measure import measure
+from codesign.report.measure import Measurement, measure
 from codesign.report.sections import accuracy, cards, cycles, experts, machine, predictions, traffic
 from codesign.report.training import read_training
 
@@ -32,8 +32,12 @@ def report(path: Path, progress: Callable[[int, int], None] = _silent) -> Path:
     file, or when the page cannot be written.
     """
     bundle = Bundle.load(path)
+    return write_page(bundle, measure(bundle, read_training(bundle).test_images, progress))
+
+
+def write_page(bundle: Bundle, measured: Measurement) -> Path:
+    """`report` for a bundle that was opened and measured already."""
     training = read_training(bundle)
-    measured = measure(bundle, training.test_images, progress)
     verdicts = tuple((engine, load_result(bundle, engine)) for engine in Engine)
     profiles = load_profiles(bundle)
     m = bundle.manifest
