@@ -33,6 +33,7 @@ from codesign.spec import (
     NormParams,
     OpKind,
     OpParams,
+    Readout,
     Requant,
     RouteParams,
     TaskOutput,
@@ -197,7 +198,8 @@ class _Builder:
         n = self._norm(f"{task}.norm", x, "norm")
         outputs = s.classes[index] * s.cells**2
         y = self._linear(f"{task}", n, f"{task}.head", outputs, INT16, 5000, gauge=np.std)
-        return TaskOutput(task, y, s.classes[index], s.cells, 1)
+        readout = Readout.CLASS if s.classes[index] > 1 else Readout.LOG
+        return TaskOutput(task, y, s.classes[index], s.cells, 1, readout)
 
     # -- operators and constants -----------------------------------------------------------------------------------
 

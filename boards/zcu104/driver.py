@@ -299,15 +299,16 @@ class Accelerator:
         return np.array(values.reshape(rows, stride)[:, :columns])
 
     def predict(self, image: npt.NDArray[np.uint8], task: str) -> npt.NDArray[Any]:
-        """Per cell [rows, columns] the class (uint8) or, for a task with one channel, its value (float32)."""
+        """Per cell [rows, columns] the class (uint8) or the value (float32), as the task's `readout` says."""
         entry, m = self.manifest.task(task), self.manifest.image
         classes, cells, first = (self.manifest.get(entry, key, int) for key in ("classes", "cells", "first_row"))
+        readout = self.manifest.get(entry, "readout", str)
         rows, columns = m["height"] // m["patch"], m["width"] // m["patch"]
         tokens = self.run(image, task)[first : first + rows * columns]
         grid = tokens.reshape(rows, columns, cells, cells, classes).transpose(0, 2, 1, 3, 4)
         values = grid.reshape(rows * cells, columns * cells, classes)
-        if classes > 1:
+        if readout == "class":
             labels: npt.NDArray[np.uint8] = values.argmax(axis=-1).astype(np.uint8)
             return labels
-        depth: npt.NDArray[np.float32] = values[:, :, 0].astype(np.float32) * np.float32(entry["result"]["scale"])
-        return depth
+        scaled: npt.NDArray[np.float32] = values[:, :, 0].astype(np.float32) * np.float32(entry["result"]["scale"])
+        return np.exp(scaled) if readout == "log" else scaled

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the bundle: everything a person or a CI needs to simulate, synthesise and deploy the machine
-(docs/bundle.md)."""
+"""Writes the bundle (docs/bundle.md): what a person or a CI needs to simulate, synthesise and deploy the machine."""
 
 from __future__ import annotations
 
@@ -45,8 +44,10 @@ class BundleSource:
 
 
 def patches(images: Pixels, spec: ImageSpec) -> npt.NDArray[np.int64]:
-    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch]. Raises InputError for a wrong shape
-    or dtype."""
+    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch].
+
+    Raises InputError for a wrong shape or dtype.
+    """
     expected = (spec.height, spec.width, spec.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
         raise InputError(
@@ -195,6 +196,7 @@ def _task(graph: Graph, programs: TaskPrograms) -> m.Task:
         classes=out.classes,
         cells=out.cells,
         first_row=out.first_row,
+        readout=out.readout,
         instructions=tuple(_info(s) for s in plain.steps),
         traced=m.TracedProgram(
             program_addr=traced.addr,

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from codesign.spec import Readout
+
 FORMAT = 1
 
 
@@ -70,8 +72,10 @@ class MemoryFile(_Model):
 
 
 class BufferTensor(_Model):
-    """A tensor in the output buffer: `rows` rows of `row_elements` elements from byte `offset`, `columns` of them
-    meaningful."""
+    """A tensor in the output buffer, from byte `offset`.
+
+    It has `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
+    """
 
     tensor: str
     kind: TensorKind
@@ -117,6 +121,7 @@ class Task(_Model):
     classes: int = Field(gt=0)
     cells: int = Field(gt=0)
     first_row: int = Field(ge=0)
+    readout: Readout
     instructions: tuple[InstructionInfo, ...]
     traced: TracedProgram
 

@@ -17,6 +17,7 @@ from codesign.spec import (
     Node,
     OpKind,
     OpParams,
+    Readout,
     TaskOutput,
     TensorSpec,
 )
@@ -34,6 +35,7 @@ class Head:
     classes: int
     cells: int
     first_row: int
+    readout: Readout
 
 
 class GraphBuilder:
@@ -100,7 +102,7 @@ class GraphBuilder:
             )
             for n in self._nodes
         )
-        outputs = tuple(TaskOutput(h.task, names[h.tensor], h.classes, h.cells, h.first_row) for h in heads)
+        outputs = tuple(TaskOutput(h.task, names[h.tensor], h.classes, h.cells, h.first_row, h.readout) for h in heads)
         return Graph(name, image, self._image, constants, nodes, outputs)
 
     def _handle(self, name: str) -> str:

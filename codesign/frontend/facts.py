@@ -6,16 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codesign.errors import InputError
+from codesign.spec import Readout
 
 _REMEDY = "write it with codesign export"
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """One output: its name and the values it predicts per cell."""
+    """One output: its name, the values it predicts per cell, and what the host makes of them."""
 
     name: str
     classes: int
+    readout: Readout
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,16 @@ def parse_facts(data: object) -> ModelFacts:
         scale=_number(image, "scale"),
         patch=_count(top, "patch"),
         cells=_count(top, "cells"),
-        tasks=tuple(TaskFacts(_name(entry), _count(entry, "channels")) for entry in entries),
+        tasks=tuple(TaskFacts(_name(entry), _count(entry, "channels"), _readout(entry)) for entry in entries),
     )
+
+
+def _readout(data: dict[str, object]) -> Readout:
+    value = data.get("readout")
+    known = [r.value for r in Readout]
+    if value not in known:
+        raise InputError(f"metadata field readout must be one of {', '.join(known)}, not {value!r}; {_REMEDY}")
+    return Readout(value)
 
 
 def _object(value: object, field: str) -> dict[str, object]:

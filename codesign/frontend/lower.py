@@ -294,7 +294,7 @@ class Lowering:
             )
         x = self._norm("norm", dense.x, None)
         handle = self._dense("head", "head", dense, x, INT16, quant.step)
-        return Head(output, handle, task.classes, self._facts.cells, self._class_rows)
+        return Head(output, handle, task.classes, self._facts.cells, self._class_rows, task.readout)
 
     def _norm(self, name: str, tensor: str, stream: Stream | None) -> str:
         """Lower a normalised int8 tensor; `stream` is what it must normalise, if that is known already."""

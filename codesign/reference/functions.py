@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exact functions behind the operators, on int64 arrays. Every intermediate fits 63 bits for the shapes the spec
-allows.
+"""The exact functions behind the operators, on int64 arrays; no intermediate needs more than 63 bits.
 
 Source of each formula: the parameter docstrings in `codesign.spec.ops`.
 """

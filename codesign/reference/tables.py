@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer tables of the non-linear operators, computed once here and printed into C headers and `.mem` files.
 
-Each entry is `floor(exact + 1/2)` of a smooth function that stays far from ties, so double precision settles every
-entry.
+Each entry is `floor(exact + 1/2)` of a smooth function that stays far from ties: double precision settles them all.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from codesign.emit.bundle import Pixels, patches
 from codesign.engines import Bundle
 from codesign.reference import run_graph
-from codesign.spec import Graph, OpKind, TaskOutput
+from codesign.spec import Graph, OpKind, Readout, TaskOutput
 from codesign.train import heads, metrics
 from codesign.train.digitscenes import HEIGHT, NUM_CLASSES, WIDTH, Scenes, Split, scenes
 
@@ -77,9 +77,10 @@ def to_map(graph: Graph, out: TaskOutput, heads_out: npt.NDArray[np.int64]) -> M
     rows = np.concatenate([np.zeros_like(kept[:, :1]), kept], axis=1)  # `heads` drops one row, the class token's
     geometry = (*grid, out.cells, image.patch // out.cells)
     rows = rows[:, :, : out.cells * out.cells * out.classes]
-    if out.classes > 1:
+    if out.readout is Readout.CLASS:
         return heads.class_map(rows, *geometry).astype(np.float64)
-    return heads.value_map(rows, *geometry) * graph.spec_of(out.tensor).scale
+    values: Maps = heads.value_map(rows, *geometry) * graph.spec_of(out.tensor).scale
+    return np.exp(values) if out.readout is Readout.LOG else values
 
 
 def _loads(graph: Graph, gates: dict[str, list[npt.NDArray[np.int64]]]) -> tuple[ExpertLoad, ...]:

@@ -72,8 +72,7 @@ class MachineSize:
         return self.pe * self.simd * weight_bits // BEAT_BITS
 
     def hash32(self) -> int:
-        """Identifies the hardware: the first 32 bits of SHA-256 over its parameters and the instruction set's
-        version."""
+        """Identifies the hardware: 32 bits of SHA-256 over its parameters and the instruction set's version."""
         text = json.dumps({"isa_version": ISA_VERSION, **asdict(self)}, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -90,8 +89,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a Program's STORE puts a tensor in the output buffer: `rows` rows of `row_elements`, `columns`
-    meaningful."""
+    """Where a Program's STORE puts a tensor in the output buffer.
+
+    It has `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
+    """
 
     tensor: str
     unit: Unit
@@ -105,8 +106,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Program:
-    """The macro-instructions of one task, where they rest in the memory image, and what they leave in the output
-    buffer."""
+    """The macro-instructions of one task, their place in the memory image, and what they leave in the output buffer."""
 
     steps: tuple[Step, ...]
     addr: int

@@ -5,7 +5,7 @@ In: nothing (this package imports only `errors`). Out: `IntType`, `Requant`, `Te
 dataclass per operator, `Node`, `Graph`. The formulas stand in `ops.py`; `codesign.reference` computes them.
 """
 
-from codesign.spec.graph import Constant, Graph, ImageSpec, Node, TaskOutput
+from codesign.spec.graph import Constant, Graph, ImageSpec, Node, Readout, TaskOutput
 from codesign.spec.ops import (
     AddParams,
     AttentionParams,
@@ -37,6 +37,7 @@ __all__ = [
     "NormParams",
     "OpKind",
     "OpParams",
+    "Readout",
     "Requant",
     "Rounding",
     "RouteParams",

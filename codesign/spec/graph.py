@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator application. `inputs` name tensors or constants in the order of the operator's signature in
-    `ops.py`."""
+    """One operator application; `inputs` name tensors or constants in the order of the signature in `ops.py`."""
 
     name: str
     kind: OpKind
@@ -76,13 +76,22 @@ class ImageSpec:
         return self.channels * self.patch * self.patch
 
 
+class Readout(str, Enum):
+    """What the host makes of a cell's values."""
+
+    CLASS = "class"
+    """The index of the largest."""
+    VALUE = "value"
+    """The one value, times its scale."""
+    LOG = "log"
+    """The exponential of that: the head predicts a logarithm, so that a step is a relative one."""
+
+
 @dataclass(frozen=True)
 class TaskOutput:
     """One task of the model: the tensor it ends in, and how rows become a map.
 
-    Row `first_row + p` of the tensor holds patch p's cells, flattened (cell row, cell column, class). `classes` = 1
-    is a
-    regression; more is a classification by argmax.
+    Row `first_row + p` of the tensor holds patch p's cells, flattened (cell row, cell column, class).
     """
 
     task: str
@@ -90,6 +99,14 @@ class TaskOutput:
     classes: int
     cells: int
     first_row: int
+    readout: Readout
+
+    def __post_init__(self) -> None:
+        if (self.readout is Readout.CLASS) != (self.classes > 1):
+            raise InputError(
+                f"task {self.task} must have several values a cell to read out a class, and one for anything else,"
+                f" not {self.classes} for {self.readout.value!r}; correct the model's metadata"
+            )
 
 
 @dataclass(frozen=True)

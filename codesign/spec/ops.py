@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place that defines the operators: enum member, parameters, formula, integer types and rounding.
 
-Notation: `rq(a, m, s) = (a * m + (1 << (s - 1))) >> s` with an arithmetic shift (round half up), `sat8`/`sat16`
-saturate to
-int8/int16, rows are tokens. Tables (`EXP2`, `RECIPROCAL`, `RSQRT`, `GELU_DELTA`) are those of
-`codesign.reference.tables`.
-No operator's bits depend on the order of accumulation: sums are exact, the softmax takes its sum over the quantized
-probabilities when their maximum is final, and experts add into the residual in ascending order.
+Notation: `rq(a, m, s) = (a * m + (1 << (s - 1))) >> s` with an arithmetic shift (round half up); `sat8` and `sat16`
+saturate to int8 and int16; rows are tokens. The tables `EXP2`, `RECIPROCAL`, `RSQRT` and `GELU_DELTA` are those of
+`codesign.reference.tables`. No operator's bits depend on the order of accumulation: sums are exact, the softmax takes
+its sum over the quantized probabilities when their maximum is final, and experts add into the residual in ascending
+order.
 """
 
 from __future__ import annotations
@@ -62,10 +61,8 @@ class GeluParams:
     """GELU(u int16 [T, N], 10 fraction bits) -> int8 [T, N]. Hendrycks and Gimpel 2016; the table follows Edge-MoE.
 
     `g = max(u, 0) - delta(|u|)`, where `delta(a) = a * Phi(-a)` is interpolated in a table of 64 segments over [0, 4)
-    and 0
-    beyond: with `i = a >> 6`, `f = a & 63`: `delta = (T[i] * 64 + (T[i+1] - T[i]) * f + (1 << 9)) >> 10`, T having 4
-    fraction
-    bits more than u. Then `y = sat8(rq(g, m, s))`.
+    and 0 beyond: `delta = (T[i] * 64 + (T[i+1] - T[i]) * f + (1 << 9)) >> 10` with `i = a >> 6`, `f = a & 63`; T has 4
+    fraction bits more than u. Then `y = sat8(rq(g, m, s))`.
     """
 
     requant: Requant
@@ -73,8 +70,10 @@ class GeluParams:
 
 @dataclass(frozen=True)
 class AddParams:
-    """ADD(a int16 [T, D], b int16 [T - row_offset, D]) -> int16 [T, D]: `y = a; y[row_offset:] = sat16(a[row_offset:]
-    + b)`."""
+    """ADD(a int16 [T, D], b int16 [T - row_offset, D]) -> int16 [T, D].
+
+    `y = a; y[row_offset:] = sat16(a[row_offset:] + b)`.
+    """
 
     row_offset: int = 0
 
@@ -84,9 +83,8 @@ class NormParams:
     """NORM(x int16 [T, D], gain int16 [D], bias int32 [D]) -> int8 [T, D]: LayerNorm (Ba et al. 2016) in integers.
 
     Per row: `S = sum x`, `Q = sum x*x`, `V = D*Q - S*S` (= D**2 * variance, exact), `c = D*x - S`; with V > 0:
-    `e = floor(log2 V) // 2 - 7`, `v = V >> 2e` (for e < 0: `V << -2e`) in [2**14, 2**16), `R = RSQRT(v)` ~ 2**22 /
-    sqrt(v),
-    `n = sat16((c * R + (1 << (11 + e))) >> (12 + e))` with 10 fraction bits; for V = 0: `n = 0`.
+    `e = floor(log2 V) // 2 - 7`, `v = V >> 2e` (for e < 0: `V << -2e`) in [2**14, 2**16), `R = RSQRT(v)`
+    ~ 2**22 / sqrt(v), `n = sat16((c * R + (1 << (11 + e))) >> (12 + e))` with 10 fraction bits; for V = 0: `n = 0`.
     Then `y = sat8((n * gain + bias + (1 << (shift - 1))) >> shift)`.
     """
 
@@ -99,12 +97,10 @@ class AttentionParams:
 
     Per head and query row: `t[j] = sat16(rq(sum_d q[d] * k[j, d], score))` (base-2 logarithm, 8 fraction bits),
     `M = max_j t[j]` runs while the scores stream; then, while they are consumed, `p[j] = PROB(M - t[j])` in 0..127,
-    where
-    `PROB(d) = (EXP2[d & 255] * 127 + (1 << (14 + i))) >> (15 + i)`, `i = d >> 8` (0 where i > 15);
+    where `PROB(d) = (EXP2[d & 255] * 127 + (1 << (14 + i))) >> (15 + i)`, `i = d >> 8` (0 where i > 15);
     `Z = sum_j p[j]`, `a[c] = sum_j p[j] * v[j, c]`; `(R, e) = RECIPROCAL(Z)` with `1/Z ~ R * 2**-(30 + e)`;
     `z[c] = sat16((a[c] * R + (1 << (21 + e))) >> (22 + e))` (8 fraction bits) and `y[c] = sat8(rq(z[c], out))`.
-    No pass over the scores beyond writing and consuming them once (Edge-MoE's single-pass softmax, without its
-    rescaling).
+    No pass over the scores beyond writing and consuming them once: Edge-MoE's single-pass softmax, without rescaling.
     """
 
     num_heads: int
@@ -119,8 +115,7 @@ class RouteParams:
 
     `t[e] = sat16(rq(sum_k weight[e, k] * x[k] + bias[e], m[e], s[e]))` (base-2 logarithm, 8 fraction bits);
     `x[e] = EXP2[d & 255] >> (d >> 8)` with `d = max(t) - t[e]` (0 where d >> 8 > 15); `S = sum_e x[e]` over **all**
-    experts;
-    `(R, k) = RECIPROCAL(S)`; `gate[e] = (x[e] * R + (1 << (14 + k))) >> (15 + k)` with 15 fraction bits.
+    experts; `(R, k) = RECIPROCAL(S)`; `gate[e] = (x[e] * R + (1 << (14 + k))) >> (15 + k)` with 15 fraction bits.
     The `top_k` largest `t` are chosen, the lower index first on a tie; gates are not renormalised (M3ViT, section 3.2).
     """
 
@@ -130,14 +125,12 @@ class RouteParams:
 
 @dataclass(frozen=True)
 class ExpertsParams:
-    """EXPERTS(x int8 [T, D], gates uint16 [T, E], residual int16 [T, D], w1 [E, H, D], b1 [E, H], w2 [E, D, H], b2
-    [E, D])
-    -> int16 [T, D].
+    """EXPERTS(x, gates, residual, w1, b1, w2, b2) -> int16 [T, D].
 
-    For e ascending, for each token t with gates[t, e] > 0: `h = GELU(LINEAR(x[t], w1[e], b1[e]))` (as in those
-    operators;
-    `fc1[e]` to int16 with 10 fraction bits, `gelu` to int8), `o = LINEAR(h, w2[e], b2[e])` to int16 by `fc2[e]`, and
-    `residual[t] = sat16(residual[t] + sat16((o * gates[t, e] + (1 << 14)) >> 15))`.
+    x int8 [T, D], gates uint16 [T, E], residual int16 [T, D], w1 [E, H, D], b1 [E, H], w2 [E, D, H], b2 [E, D].
+    For e ascending, for each token t with gates[t, e] > 0: `h = GELU(LINEAR(x[t], w1[e], b1[e]))` as in those
+    operators (`fc1[e]` to int16 with 10 fraction bits, `gelu` to int8), `o = LINEAR(h, w2[e], b2[e])` to int16 by
+    `fc2[e]`, and `residual[t] = sat16(residual[t] + sat16((o * gates[t, e] + (1 << 14)) >> 15))`.
     """
 
     fc1: tuple[Requant, ...]

@@ -39,7 +39,7 @@ def predict(model: MultiTaskViT, images: npt.NDArray[np.uint8], batch: int = 32)
         for first in range(0, len(images), batch):
             out = model(to_input(images[first : first + batch]), (Task.SEMSEG, Task.DEPTH))
             classes.append(heads.class_map(out.heads[0].numpy(), *geometry))
-            depths.append(heads.value_map(out.heads[1].numpy(), *geometry))
+            depths.append(np.exp(heads.value_map(out.heads[1].numpy(), *geometry)))
     return Predictions(np.concatenate(classes), np.concatenate(depths))
 
 

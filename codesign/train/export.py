@@ -140,7 +140,10 @@ def model_facts(recipe: Recipe) -> dict[str, object]:
         "embed_dim": shape.embed_dim, "num_heads": shape.num_heads, "depth": shape.depth,
         "num_experts": shape.num_experts, "top_k": shape.top_k, "expert_weights": recipe.quant.expert_weights.value,
         "tasks": [
-            {"name": task.value, "channels": task.channels, "outputs": shape.head_outputs(task)}
+            {
+                "name": task.value, "channels": task.channels, "outputs": shape.head_outputs(task),
+                "readout": task.readout.value,
+            }
             for task in recipe.tasks
         ],
     }  # fmt: skip

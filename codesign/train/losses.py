@@ -31,5 +31,5 @@ def semseg_loss(scores: Tensor, labels: Tensor, background_weight: float) -> Ten
 
 
 def depth_loss(values: Tensor, depth: Tensor) -> Tensor:
-    """Mean relative error; values [batch, rows, cols, 1], depth [batch, rows, cols, pixels], all positive."""
-    return ((values - depth).abs() / depth).mean()
+    """Mean relative error of exp(values) [batch, rows, cols, 1] against depth [batch, rows, cols, pixels] > 0."""
+    return (values - depth.log()).expm1().abs().mean()

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codesign.errors import InputError
+from codesign.spec import Readout
 from codesign.train.digitscenes import NUM_CLASSES
 
 Positive = Annotated[int, Field(ge=1)]
@@ -32,6 +33,11 @@ class Task(str, Enum):
     def channels(self) -> int:
         """Values per cell."""
         return NUM_CLASSES if self is Task.SEMSEG else 1
+
+    @property
+    def readout(self) -> Readout:
+        """What becomes of a cell's values. Depth is predicted as its logarithm: its error is a relative one."""
+        return Readout.CLASS if self is Task.SEMSEG else Readout.LOG
 
 
 class ExpertWeights(str, Enum):

@@ -119,8 +119,9 @@ def manifest(memory: bytes) -> dict[str, Any]:
         "scale": 0.5,
     }
     depth = {**result, "columns": CELLS**2}
-    common = {"num_instructions": 5, "output_bytes": 16 + (patches + 1) * 32, "cells": CELLS, "first_row": 1}
     traced = {"program_addr": 9, "num_instructions": 7, "output_bytes": 1024}
+    size = 16 + (patches + 1) * 32
+    common = {"num_instructions": 5, "output_bytes": size, "cells": CELLS, "first_row": 1, "traced": traced}
     return {
         "format": 1,
         "machine": {"magic": isa.MAGIC, "isa_version": isa.ISA_VERSION, "design_hash": 0xABCD0123},
@@ -131,8 +132,8 @@ def manifest(memory: bytes) -> dict[str, Any]:
         },
         "memory": {"file": "data/memory.bin", "bytes": len(memory)},
         "tasks": [
-            {"name": "semseg", "program_addr": 3, "classes": CLASSES, "result": result, "traced": traced, **common},
-            {"name": "depth", "program_addr": 4, "classes": 1, "result": depth, "traced": traced, **common},
+            {"name": "semseg", "program_addr": 3, "classes": CLASSES, "readout": "class", "result": result, **common},
+            {"name": "depth", "program_addr": 4, "classes": 1, "readout": "value", "result": depth, **common},
         ],
         "files": [{"path": "data/memory.bin", "sha256": hashlib.sha256(memory).hexdigest()}],
     }  # fmt: skip
@@ -230,6 +231,17 @@ def test_predict_scales_a_task_with_one_channel(bundle: Path) -> None:
     assert depth.dtype == np.float32
     assert depth[2:, 4:].tolist() == [[5.0, 5.5], [6.0, -6.5]]
     assert not depth[:2].any()
+
+
+def test_predict_takes_the_exponential_of_a_logarithm(bundle: Path) -> None:
+    edit(bundle, lambda data: data["tasks"][1].update(readout="log"))
+    board = Board(bundle)
+    rows = np.zeros((7, 16), dtype=np.int16)
+    rows[1 + 5, :4] = [-1, 0, 1, 2]
+    board.answer = np.concatenate([np.zeros(16, np.uint8), rows.view(np.uint8).reshape(-1)])
+    depth = board.accelerator.predict(image(), "depth")
+    assert depth.dtype == np.float32
+    np.testing.assert_array_equal(depth[2:, 4:], np.exp(np.array([[-0.5, 0.0], [0.5, 1.0]], dtype=np.float32)))
 
 
 def test_wait_is_used_and_the_interrupt_taken_back(bundle: Path) -> None:

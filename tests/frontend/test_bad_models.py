@@ -231,6 +231,14 @@ def path_as_task(model: ModelProto) -> None:
     change_facts(model, lambda f: f["tasks"][0].update(name="../../x"))
 
 
+def unknown_readout(model: ModelProto) -> None:
+    change_facts(model, lambda f: f["tasks"][1].update(readout="sqrt"))
+
+
+def class_of_one(model: ModelProto) -> None:
+    change_facts(model, lambda f: f["tasks"][1].update(readout="class"))
+
+
 def missing_bias(model: ModelProto) -> None:
     del node_of(model, "Router").input[2]
 
@@ -300,6 +308,8 @@ CASES = [
     (wrong_patch, r"image must have the shape of the metadata, .* with patch 8, not .* with patch 16; export it again"),
     (wrong_mean, r"image must be quantized as pixel - 128 with scale .* and mean 127; export it again"),
     (path_as_task, r"metadata field name must be a task's name, not '\.\./\.\./x'; write it with codesign export"),
+    (unknown_readout, r"metadata field readout must be one of class, value, log, not 'sqrt'; write it with .*"),
+    (class_of_one, r"task depth must have several values a cell to read out a class, .*, not 1 for 'class'; .*"),
     (missing_bias, r"node .*Router must be one of Router with 3 inputs, Experts with 6 inputs, not Router with 2; .*"),
     (two_inputs, r".*model\.onnx must have one input, the image, not 2; export it again"),
 ]  # fmt: skip

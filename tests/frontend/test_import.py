@@ -17,7 +17,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from codesign.frontend import import_qonnx, read_metadata
 from codesign.passes import verify
 from codesign.reference import run_graph
-from codesign.spec import INT8, Graph, IntType, OpKind
+from codesign.spec import INT8, Graph, IntType, OpKind, Readout
 from codesign.train.digitscenes import Split, scenes
 
 from .edit import feed_through, insert_before, node_of, replace_node, set_attribute, set_value, value_of
@@ -60,9 +60,9 @@ def test_structure(graph: Graph) -> None:
     assert len(graph.nodes) == len(trunk) + 2 * (len(own) + 1)
     assert {n.kind for n in graph.nodes} == set(OpKind)
     assert graph.name == "small"
-    assert [(o.task, o.classes, o.cells, o.first_row) for o in graph.outputs] == [
-        ("semseg", 11, 2, 1),
-        ("depth", 1, 2, 1),
+    assert [(o.task, o.classes, o.cells, o.first_row, o.readout) for o in graph.outputs] == [
+        ("semseg", 11, 2, 1, Readout.CLASS),
+        ("depth", 1, 2, 1, Readout.LOG),
     ]
     verify(graph)
 

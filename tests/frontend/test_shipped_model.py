@@ -45,7 +45,7 @@ def integer_scores(shipped: Shipped, truth: Scenes) -> metrics.Scores:
     geometry = (shape.grid_height, shape.grid_width, shape.cells, shape.cell_size)
     values = [run_graph(graph, patches(graph, image)) for image in truth.images]
     semseg, depth = (np.stack([v[graph.output_of(task).tensor] for v in values]) for task in ("semseg", "depth"))
-    depth_map = heads.value_map(depth, *geometry) * graph.spec_of("depth").scale
+    depth_map = np.exp(heads.value_map(depth, *geometry) * graph.spec_of("depth").scale)
     classes = heads.class_map(semseg, *geometry)
     return metrics.scores(truth.semseg, classes, truth.depth, depth_map.astype(np.float32), NUM_CLASSES)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from codesign.reference import run_task
 from codesign.report import report
 from codesign.report.measure import measure, to_map
 from codesign.schedule import ArrayShape, load_board, plan
+from codesign.spec import Readout
 from codesign.train import metrics
 from codesign.train.digitscenes import NUM_CLASSES, Split, scenes
 from tests.conftest import restamp
@@ -95,7 +97,7 @@ def test_scores_are_those_of_all_test_scenes(labelled: Path) -> None:
         )
         cells = heads[:, out.first_row :].reshape(3, 4, 8, 2, 2, out.classes).transpose(0, 1, 3, 2, 4, 5)
         cells = cells.reshape(3, 8, 16, out.classes)
-        small = cells.argmax(-1) if out.classes > 1 else cells[..., 0] * bundle.graph.spec_of(out.tensor).scale
+        small = cells.argmax(-1) if out.classes > 1 else np.exp(cells[..., 0] * bundle.graph.spec_of(out.tensor).scale)
         maps[task] = small.repeat(8, axis=1).repeat(8, axis=2)
     expected = metrics.scores(truth.semseg, maps["semseg"].astype(np.uint8), truth.depth, maps["depth"], NUM_CLASSES)
     assert measured.scores == expected
@@ -185,5 +187,6 @@ def test_map_takes_the_larger_score_and_the_scale(labelled: Path) -> None:
     assert (classes[:8, :8] == 7).all()
     assert (classes[24:32, 8:16] == 2).all()
     assert classes.sum() == 64 * 7 + 64 * 2
-    values = to_map(graph, depth, np.full((1, 33, 4), 10, dtype=np.int64))
-    assert np.allclose(values, 10 * graph.spec_of(depth.tensor).scale)
+    tens, scale = np.full((1, 33, 4), 10, dtype=np.int64), graph.spec_of(depth.tensor).scale
+    np.testing.assert_array_equal(to_map(graph, depth, tens), np.exp(10 * scale))
+    np.testing.assert_array_equal(to_map(graph, replace(depth, readout=Readout.VALUE), tens), 10 * scale)
