@@ -146,7 +146,7 @@ def test_shipped_model_equals_brevitas(shipped: Path) -> None:
 
 @pytest.mark.parametrize(("task", "bound"), [(Task.SEMSEG, 1.0), (Task.DEPTH, 0.2)])
 def test_shipped_model_end_to_end(shipped: Path, task: Task, bound: float) -> None:
-    """docs/training.md has what was measured; another processor's float sums may flip other roundings, hence the room."""
+    """docs/training.md has what was measured; other processors' float sums may flip other roundings, hence the room."""
     checkpoint = read_checkpoint(asset("models") / "digits.safetensors")
     image = to_input(scenes(Split.TEST, 1).images)
     wanted = run_brevitas(checkpoint, image, task)[task.value]
