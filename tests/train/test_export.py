@@ -205,8 +205,8 @@ def test_metadata(tiny: Path) -> None:
     facts = {p.key: p.value for p in onnx.load(tiny).metadata_props}
     about = json.loads(facts["codesign.model"])
     assert about["tasks"] == [
-        {"name": "semseg", "channels": 11, "outputs": 176},
-        {"name": "depth", "channels": 1, "outputs": 16},
+        {"name": "semseg", "channels": 11, "outputs": 176, "readout": "class"},
+        {"name": "depth", "channels": 1, "outputs": 16, "readout": "log"},
     ]
     assert about["image"] == {
         "height": 64, "width": 128, "channels": 3, "layout": "NCHW", "mean": 128, "scale": 1 / 128,
