@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from codesign.emit.bundle import BundleSource, write_bundle
+from codesign.engines import Bundle, Engine
+from codesign.engines.build import build
 from codesign.schedule import ArrayShape, load_board, plan
 from tests.graphs import GraphShape, random_graph
 
@@ -50,6 +52,13 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "copy"
     shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("build", "results", "report.html"))
     return folder
+
+
+def take_build(bundle: Path, engine: Engine, copy: Path) -> None:
+    """Give a copy what is built of an engine, so that it need not build it again. Runs nothing: results are shared."""
+    (bundle / "build").mkdir(exist_ok=True)
+    build(Bundle.load(bundle), engine, ())
+    shutil.copytree(bundle / "build" / engine.value, copy / "build" / engine.value)
 
 
 def restamp(bundle: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codesign.engines import Engine, simulate
-from tests.conftest import restamp
+from codesign.engines import Engine
+from tests.conftest import restamp, take_build
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "CODESIGN"))}
 
@@ -62,8 +62,7 @@ def test_make_csim(copy: Path) -> None:
 @pytest.mark.xdist_group("rtlsim")
 def test_pytest_in_a_copy_runs_both_engines(bundle: Path, copy: Path) -> None:
     for engine in (Engine.CSIM, Engine.RTLSIM):
-        simulate(bundle, engine, limit=1)
-        shutil.copytree(bundle / "build" / engine.value, copy / "build" / engine.value)
+        take_build(bundle, engine, copy)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bundle.py"]
     done = subprocess.run(command, cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

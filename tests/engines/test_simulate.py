@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 from codesign.engines import ENGINES, Bundle, Engine, load_profiles, load_result, simulate
 from codesign.errors import InputError
 from codesign.schedule.isa import BEAT_BYTES, BEATS_PER_INSTRUCTION, Instruction, Opcode, Space
-from tests.conftest import restamp
+from tests.conftest import restamp, take_build
 
 KEYS = [
     "engine", "images", "tasks", "bit_exact", "mismatches", "cycles", "macs", "macs_per_cycle", "mac_utilisation",
@@ -198,8 +197,7 @@ def test_one_bit_turns_the_verdict_red(copy: Path, engine: Engine, mutation: Mut
 
 @pytest.mark.xdist_group("rtlsim")
 def test_one_weight_bit_turns_rtlsim_red(bundle: Path, copy: Path) -> None:
-    simulate(bundle, Engine.RTLSIM, limit=1)  # so that the build can be taken along
-    shutil.copytree(bundle / "build" / "rtlsim", copy / "build" / "rtlsim")
+    take_build(bundle, Engine.RTLSIM, copy)
     mutate_weight(copy)
     restamp(copy)
     result = simulate(copy, Engine.RTLSIM, trace_tensors=True)
