@@ -21,7 +21,7 @@ from codesign.schedule import ArrayShape, load_board, plan
 from codesign.spec import Readout
 from codesign.train import metrics
 from codesign.train.digitscenes import NUM_CLASSES, Split, scenes
-from tests.conftest import restamp
+from tests.conftest import restamp, take_build
 from tests.graphs import GraphShape, random_graph
 
 VOID = {"meta", "img", "line", "rect"}
@@ -150,9 +150,10 @@ def test_verdicts(copy: Path) -> None:
 
 
 @pytest.mark.xdist_group("rtlsim")
-def test_cycles_and_traffic_of_a_real_run(bundle: Path) -> None:
-    result = simulate(bundle, Engine.RTLSIM)
-    text = " ".join(read(report(bundle)).content)
+def test_cycles_and_traffic_of_a_real_run(bundle: Path, copy: Path) -> None:
+    take_build(bundle, Engine.RTLSIM, copy)
+    result = simulate(copy, Engine.RTLSIM)
+    text = " ".join(read(report(copy)).content)
     assert result.cycles is not None
     for one in result.cycles:
         assert f"{one.task}: {np.mean(one.cycles):,.0f} cycles" in text
