@@ -64,3 +64,11 @@ def test_graph(shipped: Shipped) -> None:
     assert shipped.graph.constant("block1.experts.w1").spec.type == IntType(2)
     assert accumulator_bits(shipped.graph) <= 24
     assert len(graph_bounds(shipped.graph)) == len(shipped.graph.nodes) == 118
+
+
+@pytest.mark.parametrize(("variant", "miou", "depth"), [("ternary", 0.030, 0.06), ("int8", 0.015, 0.03)])
+def test_cost_against_float(shipped: Shipped, variant: str, miou: float, depth: float) -> None:
+    """The recorded scores of the models trained alike, in points of mIoU and of relative depth error."""
+    scores = shipped.checkpoint.metrics["compared"]
+    assert scores["float"]["miou"] - scores[variant]["miou"] <= miou
+    assert scores[variant]["depth_rel"] - scores["float"]["depth_rel"] <= depth
