@@ -2,7 +2,7 @@
 # Every target bootstraps .venv first; JOBS bounds what runs side by side.
 PYTHON ?= python3
 JOBS ?= 2
-PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS) --dist loadgroup)
+PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS))
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := codesign tests rtl_tests boards

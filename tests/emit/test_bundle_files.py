@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from codesign.engines import Engine
 from tests.conftest import restamp, take_build
@@ -59,7 +58,6 @@ def test_make_csim(copy: Path) -> None:
     assert "csim: 4 runs, 1 DIFFERENT" in done.stdout
 
 
-@pytest.mark.xdist_group("rtlsim")
 def test_pytest_in_a_copy_runs_both_engines(bundle: Path, copy: Path) -> None:
     for engine in (Engine.CSIM, Engine.RTLSIM):
         take_build(bundle, engine, copy)

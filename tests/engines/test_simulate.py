@@ -39,7 +39,6 @@ def test_bit_exact(bundle: Path, engine: Engine) -> None:
     assert content["macs"] == 3 * sum(task.macs for task in Bundle.load(bundle).manifest.tasks)
 
 
-@pytest.mark.xdist_group("rtlsim")
 @pytest.mark.parametrize("traced", [False, True])
 def test_rtlsim_is_bit_exact(bundle: Path, traced: bool) -> None:
     result = simulate(bundle, Engine.RTLSIM, trace_tensors=traced)
@@ -181,7 +180,7 @@ def test_mutated_files_are_refused(copy: Path, mutation: Mutation) -> None:
         (Engine.REFERENCE, mutate_golden, {"depth"}),
         (Engine.CSIM, mutate_weight, {"depth"}),
         (Engine.CSIM, mutate_cpp_table, {"semseg", "depth"}),
-        pytest.param(Engine.RTLSIM, mutate_rtl_rounding, {"semseg", "depth"}, marks=pytest.mark.xdist_group("mutant")),
+        (Engine.RTLSIM, mutate_rtl_rounding, {"semseg", "depth"}),
     ],
 )
 def test_one_bit_turns_the_verdict_red(copy: Path, engine: Engine, mutation: Mutation, tasks: set[str]) -> None:
@@ -195,7 +194,6 @@ def test_one_bit_turns_the_verdict_red(copy: Path, engine: Engine, mutation: Mut
     assert json.loads(result.to_json())["bit_exact"] is False
 
 
-@pytest.mark.xdist_group("rtlsim")
 def test_one_weight_bit_turns_rtlsim_red(bundle: Path, copy: Path) -> None:
     take_build(bundle, Engine.RTLSIM, copy)
     mutate_weight(copy)

@@ -149,7 +149,6 @@ def test_verdicts(copy: Path) -> None:
     assert "depth[0, 0] must be" in text
 
 
-@pytest.mark.xdist_group("rtlsim")
 def test_cycles_and_traffic_of_a_real_run(bundle: Path, copy: Path) -> None:
     take_build(bundle, Engine.RTLSIM, copy)
     result = simulate(copy, Engine.RTLSIM)
