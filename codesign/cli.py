@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from codesign import __version__
+from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Engine, SimulationResult
 from codesign.errors import CodesignError
 
@@ -110,17 +111,23 @@ def generate(
     board: Annotated[str, typer.Option(help="A board's name, or the path of a board.toml.")] = "zcu104",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("build/bundle"),
     images: Annotated[Path | None, typer.Option(help="Test images: FILE.npy or a folder of PNGs.")] = None,
-    simd: Annotated[int, typer.Option(help="Input columns of the MAC array.")] = 32,
-    pe: Annotated[int, typer.Option(help="Output rows of the MAC array.")] = 32,
+    array: Annotated[
+        str | None, typer.Option(metavar="SIMDxPE", help="MAC array; the board's best if left out.")
+    ] = None,
+    width: Annotated[
+        list[ExpertWidth] | None, typer.Option(help="Also Programs that read slices of int8 experts.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a QONNX model into a bundle: HLS C++, SystemVerilog, data, driver, tests."""
     from codesign.generate import generate as run
-    from codesign.schedule import ArrayShape
+    from codesign.schedule import ArrayShape, Options
 
+    shape = None if array is None else ArrayShape.parse(array)
+    widths = tuple(dict.fromkeys((ExpertWidth.STORED, *(width or ()))))
     with _watch() as watch:
         watch("generating the bundle", 0, 1)
-        bundle = run(model, board, out, images, ArrayShape(simd, pe))
+        bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)))
         watch("generating the bundle", 1, 1)
     _print_facts({"bundle": str(bundle)}, as_json)
 
@@ -133,6 +140,7 @@ def simulate(
     images: Annotated[Path | None, typer.Option(help="FILE.npy or a folder of PNGs; else the bundle's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first images only.")] = None,
     trace_tensors: Annotated[bool, typer.Option("--trace-tensors", help="Compare every tensor.")] = False,
+    width: Annotated[ExpertWidth, typer.Option(help="Bit planes of the experts to read.")] = ExpertWidth.STORED,
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
@@ -149,6 +157,7 @@ def simulate(
             trace_tensors,
             jobs,
             lambda done, total: watch(f"simulating on {engine.value}", done, total),
+            width,
         )
     if as_json:
         print(result.to_json())

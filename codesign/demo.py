@@ -11,9 +11,12 @@ from codesign.assets import asset
 from codesign.engines import Bundle, Engine, SimulationResult, simulate
 from codesign.generate import generate
 from codesign.report import Measurement, measure, read_training, write_page
+from codesign.schedule import ArrayShape, Options
 
 CHECKPOINT = "digits.safetensors"
 BOARD = "zcu104"
+ARRAY = ArrayShape(simd=32, pe=32)
+"""Large enough for the small model, and quick to compile for simulation."""
 
 Watch = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -53,7 +56,7 @@ def demo(out: Path, checkpoint: Path | None = None, jobs: int = 2, watch: Watch 
     export(source, model)
     watch("exporting QONNX", 1, 1)
     watch("generating the bundle", 0, 1)
-    bundle = generate(model, BOARD, out)
+    bundle = generate(model, BOARD, out, options=Options(ARRAY))
     watch("generating the bundle", 1, 1)
     simulations = tuple(_simulate(bundle, engine, jobs, watch) for engine in Engine)
     opened = Bundle.load(bundle)

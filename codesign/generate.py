@@ -12,16 +12,18 @@ from codesign.engines.images import load_images
 from codesign.errors import InputError
 from codesign.frontend import import_qonnx, read_metadata
 from codesign.passes import verify
-from codesign.schedule import ArrayShape, load_board, plan
+from codesign.schedule import Options, load_board, plan
 from codesign.spec import ImageSpec
 from codesign.train.digitscenes import HEIGHT, WIDTH, Split, scenes
 
 METRICS_KEY = "codesign.metrics"
 DEFAULT_IMAGES = 16
-DEFAULT_ARRAY = ArrayShape()
+DEFAULT_OPTIONS = Options()
 
 
-def generate(model: Path, board: str, out: Path, images: Path | None = None, array: ArrayShape = DEFAULT_ARRAY) -> Path:
+def generate(
+    model: Path, board: str, out: Path, images: Path | None = None, options: Options = DEFAULT_OPTIONS
+) -> Path:
     """Write the bundle of a QONNX model for a board to folder `out`, all or nothing, and return that folder.
 
     `images`: the test images that go into the bundle, a .npy file or a folder of PNGs; when None, 16 test scenes of
@@ -31,7 +33,7 @@ def generate(model: Path, board: str, out: Path, images: Path | None = None, arr
     graph = import_qonnx(model)
     verify(graph)
     pixels = _scenes(graph.image) if images is None else load_images(images, graph.image)
-    design = plan(graph, target, array)
+    design = plan(graph, target, options)
     training = read_metadata(model).get(METRICS_KEY, "{}")
     return write_bundle(BundleSource(graph, design, pixels, training), out)
 

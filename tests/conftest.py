@@ -16,11 +16,11 @@ import pytest
 from codesign.emit.bundle import BundleSource, write_bundle
 from codesign.engines import Bundle, Engine
 from codesign.engines.build import build
-from codesign.schedule import ArrayShape, load_board, plan
+from codesign.schedule import ArrayShape, Options, load_board, plan
 from tests.graphs import GraphShape, random_graph
 
 SHAPE = GraphShape(tokens=9, dim=16, experts=4)
-ARRAY = ArrayShape(simd=16, pe=8)
+ARRAY = ArrayShape(simd=16, pe=16)
 IMAGES = 3
 
 
@@ -42,7 +42,7 @@ def bundle(shared: Path) -> Path:
             spec = graph.image
             shape = (IMAGES, spec.height, spec.width, spec.channels)
             images = np.random.default_rng(8).integers(0, 256, shape, dtype=np.uint8)
-            write_bundle(BundleSource(graph, plan(graph, load_board("zcu104"), ARRAY), images), folder)
+            write_bundle(BundleSource(graph, plan(graph, load_board("zcu104"), Options(ARRAY)), images), folder)
     return folder
 
 

@@ -21,8 +21,9 @@ from codesign.assets import asset, licence
 from codesign.emit import manifest as m
 from codesign.emit.params import render_hls_config, render_sv_package, render_template
 from codesign.errors import InputError
+from codesign.passes import slice_experts
 from codesign.reference import run_task
-from codesign.schedule import Design, Step, Stored, TaskPrograms, isa
+from codesign.schedule import Design, MachineSize, Step, Stored, TaskPrograms, isa, striped
 from codesign.spec import Graph, ImageSpec
 from codesign.spec.serialize import save_graph
 
@@ -135,10 +136,21 @@ def _write_generated(work: Path, source: BundleSource) -> None:
         (work / path).write_text(render_template(template, view), encoding="utf-8")
 
 
-def golden(graph: Graph, programs: TaskPrograms, x: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """The output buffers [n, bytes] that the plain Program must leave for inputs x [n, patches, elements]."""
-    (stored,) = programs.plain.stored
-    buffers = np.zeros((len(x), programs.plain.output_beats * isa.BEAT_BYTES), dtype=np.uint8)
+def graph_of(graph: Graph, width: isa.Width) -> Graph:
+    """The graph that a Program of that width computes."""
+    return graph if width is isa.Width.STORED else slice_experts(graph, isa.SLICE_BITS[width])
+
+
+def golden_name(task: str, width: str) -> str:
+    """The file of the golden outputs of a task at a width."""
+    return f"data/golden_{task}.npy" if width == "stored" else f"data/golden_{task}_{width}.npy"
+
+
+def golden(graph: Graph, programs: TaskPrograms, x: npt.NDArray[np.int64], line_bytes: int) -> Pixels:
+    """The output buffers [n, bytes], in line order, that the plain Program must leave for x [n, patches, elements]."""
+    stored = programs.plain.stored[0]
+    graph = graph_of(graph, programs.width)
+    buffers = np.zeros((len(x), programs.plain.output_lines * line_bytes), dtype=np.uint8)
     for i, one in enumerate(x):
         rows = np.zeros((stored.rows, stored.row_elements), dtype="<i2")
         rows[:, : stored.columns] = run_task(graph, programs.task, one)[stored.tensor]
@@ -149,24 +161,27 @@ def golden(graph: Graph, programs: TaskPrograms, x: npt.NDArray[np.int64]) -> np
 def _write_data(work: Path, source: BundleSource) -> None:
     data = work / "data"
     data.mkdir()
-    (work / MEMORY).write_bytes(source.design.memory)
+    design = source.design
+    (work / MEMORY).write_bytes(striped(design.memory, design.size.ports))
     save_graph(source.graph, data / "graph.json", data / "graph.safetensors")
     np.save(data / "images.npy", source.images, allow_pickle=False)
     x = patches(source.images, source.graph.image)
-    for programs in source.design.tasks:
-        np.save(data / f"golden_{programs.task}.npy", golden(source.graph, programs, x), allow_pickle=False)
+    for programs in design.tasks:
+        expected = golden(source.graph, programs, x, design.size.line_bytes)
+        np.save(work / golden_name(programs.task, programs.width.name.lower()), expected, allow_pickle=False)
 
 
 _DTYPE = {isa.Unit.ACT: "int8", isa.Unit.RES: "int16", isa.Unit.QUEUE: "uint16"}
 
 
-def _tensor(graph: Graph, s: Stored) -> m.BufferTensor:
+def _tensor(graph: Graph, s: Stored, line_bytes: int) -> m.BufferTensor:
     kind = m.TensorKind.QUEUE if s.unit is isa.Unit.QUEUE else m.TensorKind.MATRIX
     return m.BufferTensor.model_validate(
         {
             "tensor": s.tensor,
             "kind": kind,
-            "offset": s.beat * isa.BEAT_BYTES,
+            "offset": s.line * line_bytes,
+            "first_row": s.first_row,
             "rows": s.rows,
             "columns": s.columns,
             "row_elements": s.row_elements,
@@ -177,32 +192,34 @@ def _tensor(graph: Graph, s: Stored) -> m.BufferTensor:
     )
 
 
-def _info(step: Step) -> m.InstructionInfo:
+def _info(step: Step, size: MachineSize) -> m.InstructionInfo:
     i = step.instruction
-    read = 0 if i.opcode is isa.Opcode.STORE else i.beats * isa.BEAT_BYTES
+    read = i.blocks * size.block_bytes
     return m.InstructionInfo(name=step.name, opcode=i.opcode.name, macs=step.macs, read_bytes=read)
 
 
-def _task(graph: Graph, programs: TaskPrograms) -> m.Task:
+def _task(graph: Graph, programs: TaskPrograms, size: MachineSize) -> m.Task:
+    line = size.line_bytes
     out = graph.output_of(programs.task)
     plain, traced = programs.plain, programs.traced
     return m.Task(
         name=programs.task,
+        width=m.ExpertWidth(programs.width.name.lower()),
         program_addr=plain.addr,
         num_instructions=len(plain.steps),
-        output_bytes=plain.output_beats * isa.BEAT_BYTES,
+        output_bytes=plain.output_lines * line,
         macs=programs.macs,
-        result=_tensor(graph, plain.stored[0]),
+        result=_tensor(graph, plain.stored[0], line),
         classes=out.classes,
         cells=out.cells,
         first_row=out.first_row,
         readout=out.readout,
-        instructions=tuple(_info(s) for s in plain.steps),
+        instructions=tuple(_info(s, size) for s in plain.steps),
         traced=m.TracedProgram(
             program_addr=traced.addr,
             num_instructions=len(traced.steps),
-            output_bytes=traced.output_beats * isa.BEAT_BYTES,
-            tensors=tuple(_tensor(graph, s) for s in traced.stored),
+            output_bytes=traced.output_lines * line,
+            tensors=tuple(_tensor(graph, s, line) for s in traced.stored),
         ),
     )
 
@@ -232,9 +249,13 @@ def _manifest(source: BundleSource, files: tuple[m.FileHash, ...]) -> m.Manifest
             )
             for r in isa.REGISTERS
         ),
-        image=m.Image(**asdict(image), row_bytes=design.input_row_bytes, bytes=design.input_beats * isa.BEAT_BYTES),
+        unit_states=tuple(m.UnitState(name=name, bits=bits) for name, bits in isa.UNIT_STATES),
+        dram=design.board.memory,
+        image=m.Image(
+            **asdict(image), row_bytes=design.input_row_bytes, bytes=design.input_lines * design.size.line_bytes
+        ),
         memory=m.MemoryFile(file=MEMORY, bytes=len(design.memory)),
-        tasks=tuple(_task(source.graph, t) for t in design.tasks),
+        tasks=tuple(_task(source.graph, t, design.size) for t in design.tasks),
         training=source.training,
         files=files,
     )

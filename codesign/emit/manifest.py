@@ -8,9 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from codesign.schedule import MemoryKind, Width
+from codesign.schedule.board import Memory
 from codesign.spec import Readout
 
-FORMAT = 1
+FORMAT = 2
 
 
 class _Model(BaseModel):
@@ -29,6 +31,7 @@ class Machine(_Model):
 
     simd: int
     pe: int
+    ports: int
     act_words: int
     res_words: int
     max_rows: int
@@ -37,7 +40,10 @@ class Machine(_Model):
     acc_bits: int
     norm_dim_max: int
     max_instructions: int
-    fifo_beats: int
+    fifo_blocks: int
+    act_memory: MemoryKind
+    score_memory: MemoryKind
+    fifo_memory: MemoryKind
     design_hash: int
     magic: int
     isa_version: int
@@ -52,8 +58,15 @@ class RegisterEntry(_Model):
     host_writes: bool
 
 
+class UnitState(_Model):
+    """A field of the `unit_state` register, from bit 0 upward in the order listed."""
+
+    name: str
+    bits: int = Field(gt=0)
+
+
 class Image(_Model):
-    """How an RGB image becomes the input buffer."""
+    """How an RGB image becomes the input buffer. `row_bytes`: of a patch; `bytes`: of the whole buffer."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -65,21 +78,22 @@ class Image(_Model):
 
 
 class MemoryFile(_Model):
-    """The memory image's file."""
+    """The memory image's file, in DRAM form: stripe after stripe."""
 
     file: str
     bytes: int = Field(gt=0)
 
 
 class BufferTensor(_Model):
-    """A tensor in the output buffer, from byte `offset`.
+    """Rows `first_row` .. of a tensor in the output buffer, from byte `offset` of its line order (docs/bundle.md).
 
-    It has `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
+    They are `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
     """
 
     tensor: str
     kind: TensorKind
     offset: int = Field(ge=0)
+    first_row: int = Field(ge=0)
     rows: int = Field(gt=0)
     columns: int = Field(gt=0)
     row_elements: int = Field(gt=0)
@@ -109,10 +123,24 @@ class InstructionInfo(_Model):
     """Bytes read from DRAM; for experts, of one expert."""
 
 
+class ExpertWidth(str, Enum):
+    """How many bit planes of its experts a Program reads: all that are stored, or the first 4 or 2 of 8."""
+
+    STORED = "stored"
+    SLICE4 = "slice4"
+    SLICE2 = "slice2"
+
+    @property
+    def code(self) -> Width:
+        """Its code in an instruction."""
+        return Width[self.name]
+
+
 class Task(_Model):
-    """One task: its Program and where its result lies."""
+    """One task at one width of its experts: its Program and where its result lies."""
 
     name: str
+    width: ExpertWidth
     program_addr: int = Field(ge=0)
     num_instructions: int = Field(gt=0)
     output_bytes: int = Field(gt=0)
@@ -136,7 +164,7 @@ class FileHash(_Model):
 class Manifest(_Model):
     """The whole manifest."""
 
-    format: Literal[1]
+    format: Literal[2]
     codesign_version: str
     name: str
     board: str
@@ -144,6 +172,8 @@ class Manifest(_Model):
     clock_mhz: float
     machine: Machine
     registers: tuple[RegisterEntry, ...]
+    unit_states: tuple[UnitState, ...]
+    dram: Memory
     image: Image
     memory: MemoryFile
     tasks: tuple[Task, ...]

@@ -16,16 +16,17 @@ from codesign import __version__
 from codesign.reference import TABLES, Table
 from codesign.reference import tables as t
 from codesign.schedule import isa
-from codesign.schedule.design import MachineSize
+from codesign.schedule.design import MachineSize, MemoryKind
 from codesign.spec import ops
 
 
 class PassKind(IntEnum):
-    """What the unified unit multiplies: a dense layer, a head's scores, or a head's mix of values."""
+    """What the unified unit does: a dense layer, a head's scores, a head's mix of values, or drops blocks unused."""
 
     DENSE = 0
     SCORE = 1
     MIX = 2
+    DROP = 3
 
 
 class PassPost(IntEnum):
@@ -39,6 +40,14 @@ class PassPost(IntEnum):
     MIX = 5
     LOGITS = 6
     GATED = 7
+
+
+class RowSource(IntEnum):
+    """Whose progress the rows of a pass wait for: nobody's, the pass before's, or the norm unit's."""
+
+    READY = 0
+    PASS = 1
+    NORM = 2
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,11 @@ def _enums() -> tuple[_Enum, ...]:
         _enum_view(isa.Opcode, "Op", width["opcode"]),
         _enum_view(isa.Space, "Space", width["space"]),
         _enum_view(isa.Unit, "Unit", width["unit"]),
-        _enum_view(isa.Status, "Status", 2),
+        _enum_view(isa.Status, "Status", 3),
         _enum_view(isa.WeightFormat, "Weight", width["weight_format"]),
+        _enum_view(isa.Width, "Width", isa.WIDTH_BITS),
         _enum_view(PassKind, "Kind", 2),
+        _enum_view(RowSource, "Rows", 2),
         _enum_view(PassPost, "Post", width["post"]),
     )
 
@@ -136,6 +147,14 @@ def _table_view(table: Table) -> _TableView:
     )
 
 
+MEM_LATENCY = 2
+"""Cycles from a RAM's address to its data, output register included."""
+ACT_LATENCY = MEM_LATENCY + 1
+"""Cycles from a window's address to its lanes: the banks, then the rotation."""
+BLOCK_LATENCY = MEM_LATENCY + 1
+"""Cycles from popping the block FIFO to its data."""
+
+
 def _clog2(n: int) -> int:
     return max(1, (n - 1).bit_length())
 
@@ -158,8 +177,20 @@ def _sizes(size: MachineSize) -> tuple[tuple[str, int], ...]:
         ("QueueAddrBits", _clog2(queue_words)),
         ("NormDimMax", size.norm_dim_max),
         ("MaxInstructions", size.max_instructions),
-        ("FifoBeats", size.fifo_beats),
-        ("MemLatency", 2),
+        ("Ports", size.ports),
+        ("BlockBits", size.pe * size.simd),
+        ("BlockLines", size.block_lines),
+        ("FifoBlocks", size.fifo_blocks),
+        ("ActInUram", int(size.act_memory is MemoryKind.URAM)),
+        ("ScoreInUram", int(size.score_memory is MemoryKind.URAM)),
+        ("FifoInUram", int(size.fifo_memory is MemoryKind.URAM)),
+        ("MemLatency", MEM_LATENCY),
+        ("ActLatency", ACT_LATENCY),
+        ("BlockLatency", BLOCK_LATENCY),
+        ("Granule", isa.GRANULE),
+        ("ActGranules", size.simd // isa.GRANULE),
+        ("PeGranules", size.pe // isa.GRANULE),
+        ("GranuleBits", _clog2(size.simd // isa.GRANULE)),
         ("BeatBits", isa.BEAT_BITS),
         ("InstructionBits", isa.INSTRUCTION_BITS),
         ("InstructionBeats", isa.BEATS_PER_INSTRUCTION),
@@ -167,10 +198,12 @@ def _sizes(size: MachineSize) -> tuple[tuple[str, int], ...]:
         ("BiasBits", isa.BIAS_BITS),
         ("MultiplierBits", isa.MULTIPLIER_BITS),
         ("ShiftBits", isa.SHIFT_BITS),
-        ("TernaryBits", isa.WEIGHT_BITS[isa.WeightFormat.TERNARY]),
+        ("WidthBits", isa.WIDTH_BITS),
         ("ActBeats", size.act_beats),
         ("ResBeats", size.res_beats),
-        ("RecordBeats", size.record_beats),
+        ("RecordBlocks", size.record_blocks),
+        ("BlockActWords", size.block_act_words),
+        ("BlockResWords", size.block_res_words),
         ("Log2FractionBits", ops.LOG2_FRACTION_BITS),
         ("ProbabilityMax", ops.PROBABILITY_MAX),
         ("ProbabilityFractionBits", ops.PROBABILITY_FRACTION_BITS),

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from codesign.emit.bundle import MANIFEST, Pixels
-from codesign.emit.manifest import Manifest, Task
+from codesign.emit.bundle import MANIFEST, Pixels, golden_name, graph_of
+from codesign.emit.manifest import ExpertWidth, Manifest, Task, TracedProgram
 from codesign.errors import InputError
 from codesign.passes import verify
+from codesign.schedule import MachineSize, unstriped
+from codesign.schedule.isa import INSTRUCTION_BITS, Instruction
 from codesign.spec import Graph
 from codesign.spec.serialize import load_graph
 
@@ -40,13 +42,13 @@ class Bundle:
             _check_file(path, entry.path, entry.sha256)
         names = {entry.path for entry in manifest.files}
         needed = {GRAPH, GRAPH_VALUES, IMAGES, manifest.memory.file} | {
-            golden_path(task.name) for task in manifest.tasks
+            golden_name(task.name, task.width.value) for task in manifest.tasks
         }
         for name in sorted(needed - names):
             raise InputError(f"bundle {path} must list {name} in its manifest, and it does not; generate it again")
         graph = load_graph(path / GRAPH, path / GRAPH_VALUES)
         verify(graph)
-        if graph.tasks != tuple(task.name for task in manifest.tasks):
+        if graph.tasks != tuple(dict.fromkeys(task.name for task in manifest.tasks)):
             raise InputError(
                 f"bundle {path} must have the tasks of its graph, {', '.join(graph.tasks)}; generate it again"
             )
@@ -63,23 +65,42 @@ class Bundle:
         """Multiply-accumulates that the array can do in a clock cycle."""
         return self.manifest.machine.simd * self.manifest.machine.pe
 
-    def golden(self, task: str) -> Pixels:
-        """The expected output buffers of a task on `images`, uint8 [n, bytes]."""
-        buffers: Pixels = np.load(self.path / golden_path(task), allow_pickle=False)
+    def golden(self, task: str, width: ExpertWidth = ExpertWidth.STORED) -> Pixels:
+        """The expected output buffers, in line order, of a task on `images`, uint8 [n, bytes]."""
+        buffers: Pixels = np.load(self.path / golden_name(task, width.value), allow_pickle=False)
         return buffers
 
-    def task(self, name: str) -> Task:
-        """The manifest's entry of a task. Raises InputError for an unknown name."""
+    def task(self, name: str, width: ExpertWidth = ExpertWidth.STORED) -> Task:
+        """The manifest's entry of a task at a width of its experts. Raises InputError when there is none."""
         for task in self.manifest.tasks:
-            if task.name == name:
+            if task.name == name and task.width is width:
                 return task
-        known = ", ".join(task.name for task in self.manifest.tasks)
+        known = ", ".join(dict.fromkeys(task.name for task in self.manifest.tasks))
+        if name in known.split(", "):
+            widths = ", ".join(dict.fromkeys(task.width.value for task in self.manifest.tasks))
+            raise InputError(f"width must be one of {widths}, not {width.value!r}; generate with --widths")
         raise InputError(f"task must be one of {known}, not {name!r}; choose one of those")
 
+    @property
+    def size(self) -> MachineSize:
+        """The machine's parameters."""
+        known = {f.name for f in fields(MachineSize)}
+        return MachineSize(**{name: value for name, value in self.manifest.machine if name in known})
 
-def golden_path(task: str) -> str:
-    """Where the bundle keeps the expected outputs of a task."""
-    return f"data/golden_{task}.npy"
+    def memory(self) -> bytes:
+        """The memory image in line order."""
+        return unstriped((self.path / self.manifest.memory.file).read_bytes(), self.manifest.machine.ports)
+
+    def instructions(self, program: Task | TracedProgram) -> tuple[Instruction, ...]:
+        """The macro-instructions of a Program, out of the memory image."""
+        size = INSTRUCTION_BITS // 8
+        start = program.program_addr * self.size.line_bytes
+        code = self.memory()[start : start + program.num_instructions * size]
+        return tuple(Instruction.decode(code[i : i + size]) for i in range(0, len(code), size))
+
+    def graph_at(self, width: ExpertWidth) -> Graph:
+        """The integer graph that Programs of that width compute."""
+        return graph_of(self.graph, width.code)
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -91,7 +112,7 @@ def _read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{file} must be a manifest of format 1: {where}: {first['msg']}; generate it again") from None
+        raise InputError(f"{file} must be a manifest of format 2: {where}: {first['msg']}; generate it again") from None
     except OSError as error:
         raise InputError(f"{file} must be readable: {error.strerror}; check its permissions") from None
 

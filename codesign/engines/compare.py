@@ -57,15 +57,20 @@ def queues_of(gates: Ints, row_elements: int) -> Ints:
     return queues
 
 
+def rows_of(values: Mapping[str, Ints], at: BufferTensor) -> Ints:
+    """The rows of a tensor that the buffer holds there."""
+    return values[at.tensor][at.first_row : at.first_row + at.rows]
+
+
 def encode(tensors: Iterable[BufferTensor], values: Mapping[str, Ints], size: int) -> bytes:
     """The output buffer of `size` bytes that holds `values` as the machine lays them out; the rest is 0."""
     buffer = np.zeros(size, dtype=np.uint8)
     for at in tensors:
         if at.kind is TensorKind.QUEUE:
-            cells = queues_of(values[at.tensor], at.row_elements).astype(_ENTRY)
+            cells = queues_of(rows_of(values, at), at.row_elements).astype(_ENTRY)
         else:
             cells = np.zeros((at.rows, at.row_elements), np.dtype(at.dtype).newbyteorder("<"))
-            cells[:, : at.columns] = values[at.tensor]
+            cells[:, : at.columns] = rows_of(values, at)
         raw = cells.reshape(-1).view(np.uint8)
         buffer[at.offset : at.offset + len(raw)] = raw
     return buffer.tobytes()
@@ -76,7 +81,7 @@ def first_difference(
 ) -> Difference | None:
     """Compare every tensor of a run's buffer, in the order they were computed; None when all are equal."""
     for at in tensors:
-        wanted = expected[at.tensor]
+        wanted = rows_of(expected, at)
         if at.kind is TensorKind.QUEUE:
             wanted, found = queues_of(wanted, at.row_elements), decode_queues(buffer, at)
             meant = np.arange(at.row_elements) <= wanted[:, :1]  # what lies beyond the count may be anything
@@ -86,7 +91,8 @@ def first_difference(
         unequal = np.argwhere(wanted != found)
         if len(unequal):
             index = tuple(int(i) for i in unequal[0])
-            return Difference(task, image, at.tensor, index, int(wanted[index]), int(found[index]))
+            place = index if at.kind is TensorKind.QUEUE else (index[0] + at.first_row, *index[1:])
+            return Difference(task, image, at.tensor, place, int(wanted[index]), int(found[index]))
     return None
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from codesign.engines import toolchain
 from codesign.engines.build import build
-from codesign.engines.engine import Engine, Output, Request, output_bytes
+from codesign.engines.engine import Engine, Output, Request, output_bytes, task_of
 from codesign.engines.images import input_buffer
 from codesign.engines.toolchain import Command, Completed, Tool
 from codesign.errors import CheckError
+from codesign.schedule import striped, unstriped
 
 _SECONDS_PER_RUN = 900.0
 
@@ -18,8 +19,9 @@ _SECONDS_PER_RUN = 900.0
 def run(request: Request) -> list[Output]:
     """Build once, then one process a run, `jobs` side by side. Raises CheckError when the machine reports a fault."""
     executable = build(request.bundle, Engine.CSIM, (Tool.GXX,))
+    manifest = request.bundle.manifest
     for image in {run.image for run in request.runs}:
-        buffer = input_buffer(request.images[image], request.bundle.manifest.image)
+        buffer = striped(input_buffer(request.images[image], manifest.image), manifest.machine.ports)
         (request.work / f"input{image}.bin").write_bytes(buffer)
     commands = [_command(request, executable, index) for index in range(len(request.runs))]
 
@@ -33,7 +35,7 @@ def run(request: Request) -> list[Output]:
 def _command(request: Request, executable: Path, index: int) -> Command:
     """csim MEMORY INPUTS OUTPUTS PROGRAM_ADDR NUM_INSTRUCTIONS INPUT_BYTES OUTPUT_BYTES RUNS."""
     run, work, manifest = request.runs[index], request.work, request.bundle.manifest
-    task = request.bundle.task(run.task)
+    task = task_of(request, index)
     program = task.traced if request.traced else task
     files = (request.bundle.path / manifest.memory.file, work / f"input{run.image}.bin", work / f"output{index}.bin")
     numbers = (program.program_addr, program.num_instructions, manifest.image.bytes, program.output_bytes, 1)
@@ -49,4 +51,5 @@ def _output(request: Request, index: int, completed: Completed) -> Output:
         raise CheckError(
             f"csim of task {run.task}, image {run.image} must end with status 0, not {completed.status}: {line}"
         )
-    return Output(output_bytes(request, index, request.work / f"output{index}.bin"))
+    buffer = output_bytes(request, index, request.work / f"output{index}.bin")
+    return Output(unstriped(buffer, request.bundle.manifest.machine.ports))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from codesign.emit.bundle import Pixels
+from codesign.emit.manifest import ExpertWidth, Task
 from codesign.engines.bundle import Bundle
 from codesign.errors import CheckError
 
@@ -30,6 +31,7 @@ class Run:
 
     image: int
     task: str
+    width: ExpertWidth = ExpertWidth.STORED
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,23 @@ class Profile:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run left: its raw output buffer; clock cycles and profile where the engine counts them."""
+    """What a run left: its output buffer in line order; clock cycles and profile where the engine counts them."""
 
     buffer: bytes
     cycles: int | None = None
     profile: Profile | None = None
 
 
+def task_of(request: Request, index: int) -> Task:
+    """The manifest's entry of a run."""
+    run = request.runs[index]
+    return request.bundle.task(run.task, run.width)
+
+
 def output_bytes(request: Request, index: int, file: Path) -> bytes:
     """The output buffer a run left in `file`. Raises CheckError when it is missing or not of the manifest's size."""
     run = request.runs[index]
-    task = request.bundle.task(run.task)
+    task = task_of(request, index)
     size = task.traced.output_bytes if request.traced else task.output_bytes
     buffer = file.read_bytes() if file.is_file() else b""
     if len(buffer) != size:

@@ -65,9 +65,9 @@ def _load_png(file: Path, spec: ImageSpec) -> Pixels:
 
 
 def input_buffer(image: Pixels, spec: InputImage) -> bytes:
-    """The machine's input buffer for one image: patches as int8, rows zero padded to `row_bytes` (docs/bundle.md)."""
+    """The machine's input buffer for one image, in line order: patches as int8, rows zero padded to `row_bytes`."""
     geometry = ImageSpec(spec.height, spec.width, spec.channels, spec.patch, spec.pixel_offset)
     x = patches(image[None], geometry)[0]
     buffer = np.zeros((len(x), spec.row_bytes), dtype=np.int8)
     buffer[:, : x.shape[1]] = x
-    return buffer.tobytes()
+    return buffer.tobytes().ljust(spec.bytes, b"\0")

@@ -11,13 +11,12 @@ from codesign.reference import run_task
 
 def run(request: Request) -> list[Output]:
     """Compute every run and lay its tensors out as the machine does."""
-    graph = request.bundle.graph
-    x = patches(request.images, graph.image)
+    x = patches(request.images, request.bundle.graph.image)
     outputs = []
     for done, one in enumerate(request.runs):
         request.progress(done, len(request.runs))
-        task = request.bundle.task(one.task)
-        values = run_task(graph, one.task, x[one.image])
+        task = request.bundle.task(one.task, one.width)
+        values = run_task(request.bundle.graph_at(one.width), one.task, x[one.image])
         if request.traced:
             outputs.append(Output(encode(task.traced.tensors, values, task.traced.output_bytes)))
         else:

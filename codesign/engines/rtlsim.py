@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from codesign.engines import toolchain
 from codesign.engines.build import build, check_command, last_line
-from codesign.engines.engine import Engine, Output, Profile, Request, output_bytes
+from codesign.engines.engine import Engine, Output, Profile, Request, output_bytes, task_of
 from codesign.engines.toolchain import Command, Tool
 from codesign.errors import CheckError
 from codesign.schedule.isa import BEAT_BYTES, Status
@@ -57,7 +57,10 @@ def run(request: Request) -> list[Output]:
 def _command(request: Request, part: range, folder: Path) -> Command:
     """The job of runs `part`, leaving its results in `folder`."""
     folder.mkdir()
-    runs = [{"image": r.image, "task": r.task, "traced": request.traced} for r in (request.runs[i] for i in part)]
+    runs = [
+        {"image": r.image, "task": r.task, "width": r.width.value, "traced": request.traced}
+        for r in (request.runs[i] for i in part)
+    ]
     job = {
         "bundle": str(request.bundle.path),
         "images": str(request.images_path.resolve()),
@@ -73,7 +76,7 @@ def _command(request: Request, part: range, folder: Path) -> Command:
 
 
 def _timeout_cycles(request: Request, part: range) -> int:
-    macs = max(request.bundle.task(request.runs[i].task).macs for i in part)
+    macs = max(task_of(request, i).macs for i in part)
     return _PATIENCE_CYCLES + _PATIENCE * macs // request.bundle.peak_macs_per_cycle
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from codesign.emit.bundle import Pixels, patches
+from codesign.emit.manifest import ExpertWidth
 from codesign.engines import csim, reference, rtlsim
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference, Ints, decode, first_difference
@@ -40,21 +41,23 @@ def simulate(
     trace_tensors: bool = False,
     jobs: int = 2,
     progress: Progress = _silent,
+    width: ExpertWidth = ExpertWidth.STORED,
 ) -> SimulationResult:
     """Run the bundle in folder `path` and compare each output, with `trace_tensors` each tensor, with the reference.
 
     `tasks`: all when empty. `images`: a .npy file or a folder of PNGs, the bundle's own test images when None; the
-    first `limit` of them. The reference engine itself is compared with the golden outputs of those images that are the
-    bundle's. The result is kept in `<bundle>/results/<engine>.json`.
+    first `limit` of them. `width`: how many bit planes of its experts the Program reads. The reference engine itself is
+    compared with the golden outputs of those images that are the bundle's. The result is kept in
+    `<bundle>/results/<engine>.json`.
     Raises InputError for a bad bundle, task, image or a missing tool; CheckError when the machine reports a fault.
     """
     started = time.monotonic()
     bundle = Bundle.load(path)
-    chosen = tuple(dict.fromkeys(bundle.task(name).name for name in tasks)) or bundle.graph.tasks
+    chosen = tuple(dict.fromkeys(bundle.task(name, width).name for name in tasks or bundle.graph.tasks))
     if jobs < 1 or (limit is not None and limit < 1):
         raise InputError(f"jobs and limit must be at least 1, not {jobs} and {limit}; give positive numbers")
     pixels = (bundle.images if images is None else load_images(images, bundle.graph.image))[:limit]
-    runs = tuple(Run(image, task) for task in chosen for image in range(len(pixels)))
+    runs = tuple(Run(image, task, width) for task in chosen for image in range(len(pixels)))
     outputs = _run(bundle, engine, pixels, runs, trace_tensors, jobs, progress)
     differences = _compare(bundle, engine, pixels, runs, outputs, trace_tensors)
     result = SimulationResult(
@@ -63,7 +66,7 @@ def simulate(
         tasks=chosen,
         mismatches=tuple(differences),
         cycles=_cycles(chosen, runs, outputs),
-        macs=sum(bundle.task(run.task).macs for run in runs),
+        macs=sum(bundle.task(run.task, run.width).macs for run in runs),
         peak_macs_per_cycle=bundle.peak_macs_per_cycle,
         seconds=time.monotonic() - started,
     )
@@ -96,13 +99,13 @@ def _compare(
     x = patches(pixels, bundle.graph.image)
     differences = []
     for run, output in zip(runs, outputs, strict=True):
-        task = bundle.task(run.task)
+        task = bundle.task(run.task, run.width)
         tensors = task.traced.tensors if traced else (task.result,)
         if engine is Engine.REFERENCE:
             expected = _golden(bundle, run, pixels)
             tensors = tuple(at for at in tensors if at.tensor in expected)
         else:
-            expected = run_task(bundle.graph, run.task, x[run.image])
+            expected = run_task(bundle.graph_at(run.width), run.task, x[run.image])
         difference = first_difference(run.task, run.image, output.buffer, tensors, expected)
         if difference is not None:
             differences.append(difference)
@@ -111,8 +114,8 @@ def _compare(
 
 def _golden(bundle: Bundle, run: Run, pixels: Pixels) -> dict[str, Ints]:
     """The result that the bundle expects for this image; empty when the image is not one of the bundle's."""
-    result = bundle.task(run.task).result
-    for own, golden in zip(bundle.images, bundle.golden(run.task), strict=True):
+    result = bundle.task(run.task, run.width).result
+    for own, golden in zip(bundle.images, bundle.golden(run.task, run.width), strict=True):
         if np.array_equal(own, pixels[run.image]):
             return {result.tensor: decode(golden.tobytes(), result)}
     return {}

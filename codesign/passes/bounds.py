@@ -204,8 +204,9 @@ def _experts(node: Node, inputs: tuple[_Operand, ...]) -> _Bounds:
     w1, b1, w2, b2 = (i.constant for i in inputs[3:])
     output, sums = residual, Interval(0, 0)
     for e in range(len(w1)):
-        u, first = _dense(x, w1[e], b1[e], p.fc1[e])
-        o, second = _dense(_gelu_range(u, p.gelu), w2[e], b2[e], p.fc2[e])
+        bits = p.slices[e] if p.slices else INT8.bit_width
+        u, first = _dense(x, f.slice_planes(w1[e], bits), b1[e], p.fc1[e])
+        o, second = _dense(_gelu_range(u, p.gelu), f.slice_planes(w2[e], bits), b2[e], p.fc2[e])
         gate = np.array([[0], [gates.high]], dtype=np.int64) * np.array([[o.low, o.high]], dtype=np.int64)
         value = Interval.of(f.shift_round(gate, GATE_FRACTION_BITS)).saturated(INT16)
         output = Interval(output.low + min(0, value.low), output.high + max(0, value.high)).saturated(INT16)

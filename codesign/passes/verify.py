@@ -166,7 +166,16 @@ def _experts(node: Node, specs: tuple[TensorSpec, ...]) -> None:
         for requant in requants:
             _requant(node, requant, channels, (INT16,))
     _requant(node, p.gelu, 1, (INT8,))
+    _slices(p, experts, w1.type, where)
     _require(node.output, (rows, dim), (INT16,), where)
+
+
+def _slices(p: ExpertsParams, experts: int, weights: IntType, where: str) -> None:
+    if p.slices and (len(p.slices) != experts or weights != INT8 or not set(p.slices) <= {2, 4, 8}):
+        raise InputError(
+            f"{where} must slice each of {experts} int8 experts to 2, 4 or 8 bits, not {weights} experts to"
+            f" {list(p.slices)}; {_REMEDY}"
+        )
 
 
 CHECKS: Mapping[OpKind, Callable[[Node, tuple[TensorSpec, ...]], None]] = MappingProxyType(

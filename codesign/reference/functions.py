@@ -157,6 +157,14 @@ def gated_add(residual: Ints, value: Ints, gate: Ints) -> Ints:
     return saturate(residual + contribution, INT16)
 
 
+def slice_planes(weight: Ints, bits: int) -> Ints:
+    """int8 weights as their first `bits` bit planes give them: the middle of the interval; 8 keeps them."""
+    if bits == INT8.bit_width:
+        return weight
+    drop = INT8.bit_width - bits
+    return ((weight >> drop) << drop) + (1 << (drop - 1))
+
+
 def affine(n: Ints, gain: Ints, bias: Ints, shift: int) -> Ints:
     """The affine part of a norm: n [T, D] with 10 fraction bits -> int8."""
     return saturate(shift_round(n * gain + bias, shift), INT8)

@@ -12,6 +12,7 @@ from codesign.errors import InputError
 from codesign.reference import functions as f
 from codesign.reference.functions import Ints
 from codesign.spec import (
+    INT8,
     INT16,
     AddParams,
     AttentionParams,
@@ -80,9 +81,10 @@ def experts(node: Node, inputs: list[Ints]) -> Ints:
         queue = np.nonzero(gates[:, e])[0]
         if queue.size == 0:
             continue
-        u = f.requantize(f.matmul(x[queue], w1[e], b1[e]), p.fc1[e])
+        bits = p.slices[e] if p.slices else INT8.bit_width
+        u = f.requantize(f.matmul(x[queue], f.slice_planes(w1[e], bits), b1[e]), p.fc1[e])
         h = f.requantize(f.gelu_fixed(u), p.gelu)
-        o = f.requantize(f.matmul(h, w2[e], b2[e]), p.fc2[e])
+        o = f.requantize(f.matmul(h, f.slice_planes(w2[e], bits), b2[e]), p.fc2[e])
         y[queue] = f.gated_add(y[queue], o, gates[queue, e])
     return y
 

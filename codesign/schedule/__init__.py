@@ -5,18 +5,34 @@ In: `Graph`, `Board`. Out: `Design` (with its `Program`s). The instruction set a
 """
 
 from codesign.schedule.board import Board, load_board
-from codesign.schedule.design import Design, MachineSize, Program, Step, Stored, TaskPrograms
-from codesign.schedule.plan import ArrayShape, plan
+from codesign.schedule.design import (
+    Design,
+    MachineSize,
+    MemoryKind,
+    Program,
+    Step,
+    Stored,
+    TaskPrograms,
+    striped,
+    unstriped,
+)
+from codesign.schedule.isa import Width
+from codesign.schedule.plan import ArrayShape, Options, plan
 
 __all__ = [
     "ArrayShape",
     "Board",
     "Design",
     "MachineSize",
+    "MemoryKind",
+    "Options",
     "Program",
     "Step",
     "Stored",
     "TaskPrograms",
+    "Width",
     "load_board",
     "plan",
+    "striped",
+    "unstriped",
 ]

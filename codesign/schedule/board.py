@@ -23,6 +23,21 @@ class Resources(BaseModel):
     uram: int = Field(ge=0)
 
 
+class Memory(BaseModel):
+    """The external memory as the machine's ports see it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ports: int = Field(gt=0)
+    """128-bit AXI ports of the programmable logic."""
+    peak_bytes_per_second: float = Field(gt=0)
+    """Of the memory chips."""
+    efficiency: float = Field(gt=0, le=1)
+    """Share of the peak that long bursts reach (refresh, turnarounds, row misses)."""
+    latency_ns: float = Field(ge=0)
+    """From a read address to the first beat, unloaded."""
+    source: str
+
+
 class Board(BaseModel):
     """A board: FPGA part, clock, resources."""
 
@@ -32,6 +47,7 @@ class Board(BaseModel):
     board_part: str
     clock_mhz: float = Field(gt=0, le=1000)
     resources: Resources
+    memory: Memory
     source: str
 
 

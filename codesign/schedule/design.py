@@ -6,13 +6,24 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from enum import Enum
+
+import numpy as np
 
 from codesign.errors import InputError
 from codesign.schedule.board import Board
-from codesign.schedule.isa import BEAT_BITS, BEAT_BYTES, ISA_VERSION, RECORD_BITS, Instruction, Unit
+from codesign.schedule.isa import BEAT_BITS, BEAT_BYTES, GRANULE, ISA_VERSION, RECORD_BITS, Instruction, Unit, Width
 
-MIN_FIFO_BEATS = 32
-"""Two bursts of the AXI readers."""
+MIN_FIFO_BLOCKS = 32
+MAX_ADDRESS_BITS = 16
+"""Word addresses of ACT and RES are instruction fields of 16 bits."""
+
+
+class MemoryKind(Enum):
+    """The primitive a memory is built of."""
+
+    BRAM = "bram"
+    URAM = "uram"
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,10 @@ class MachineSize:
 
     simd: int
     pe: int
+    ports: int
+    """AXI masters that the stream is striped over."""
     act_words: int
-    """Depth of the activation memory, words of `simd` int8."""
+    """Depth of the activation memory, words of `simd` int8, a spare word at the end included."""
     res_words: int
     """Depth of the residual memory, words of `pe` int16."""
     max_rows: int
@@ -31,26 +44,55 @@ class MachineSize:
     """Words of `simd` keys in one row of the score memory: ceil(max keys / simd)."""
     max_experts: int
     acc_bits: int
-    """Signed accumulator width, derived from the graph's ranges."""
+    """Signed accumulator width, derived from the graph's ranges, weights aligned to the top of 8 bits."""
     norm_dim_max: int
-    max_instructions: int = 256
-    fifo_beats: int = 512
+    max_instructions: int
+    fifo_blocks: int
+    """Depth of the block FIFO, a power of two."""
+    act_memory: MemoryKind = MemoryKind.BRAM
+    score_memory: MemoryKind = MemoryKind.BRAM
+    fifo_memory: MemoryKind = MemoryKind.BRAM
 
     def __post_init__(self) -> None:
-        if self.fifo_beats < MIN_FIFO_BEATS:
+        if self.simd not in (16, 32, 64) or self.pe % GRANULE or not 0 < self.pe <= self.simd:
             raise InputError(
-                f"fifo_beats must be at least {MIN_FIFO_BEATS}, not {self.fifo_beats}; give two bursts room"
+                f"simd must be 16, 32 or 64 and pe a multiple of {GRANULE} up to simd, not simd={self.simd}"
+                f" pe={self.pe}; choose for example simd=64 pe=48"
             )
-        if self.simd % 16 or self.simd % self.pe or self.pe % 8 or self.pe < 8:
+        if self.ports not in (1, 2, 4) or self.pe * self.simd % (BEAT_BITS * self.ports):
             raise InputError(
-                f"simd must be a multiple of 16 and of pe, and pe a multiple of 8, not simd={self.simd} pe={self.pe};"
-                " choose for example simd=32 pe=32"
+                f"ports must be 1, 2 or 4 and divide the {self.pe * self.simd // BEAT_BITS} beats of a block,"
+                f" not {self.ports}; choose fewer ports"
             )
+        if self.fifo_blocks < MIN_FIFO_BLOCKS or self.fifo_blocks & (self.fifo_blocks - 1):
+            raise InputError(
+                f"fifo_blocks must be a power of two from {MIN_FIFO_BLOCKS}, not {self.fifo_blocks}; give it room"
+            )
+        for name, words in (("act_words", self.act_words), ("res_words", self.res_words)):
+            if not 0 < words <= 1 << MAX_ADDRESS_BITS:
+                raise InputError(
+                    f"{name} must fit {MAX_ADDRESS_BITS} address bits, not {words} words; tile over fewer tokens"
+                )
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates per clock cycle of the array."""
         return self.simd * self.pe
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of a line: one beat of every port."""
+        return self.ports * BEAT_BYTES
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+        return self.pe * self.simd // 8
+
+    @property
+    def block_lines(self) -> int:
+        """Lines of a block."""
+        return self.block_bytes // self.line_bytes
 
     @property
     def act_beats(self) -> int:
@@ -63,17 +105,27 @@ class MachineSize:
         return self.pe * 16 // BEAT_BITS
 
     @property
-    def record_beats(self) -> int:
-        """Beats of the parameter records of one tile of `pe` channels."""
-        return self.pe * RECORD_BITS // BEAT_BITS
+    def block_act_words(self) -> int:
+        """Activation words in one block."""
+        return self.pe // 8
 
-    def tile_beats(self, weight_bits: int) -> int:
-        """Beats of one weight tile of `pe` x `simd` weights."""
-        return self.pe * self.simd * weight_bits // BEAT_BITS
+    @property
+    def block_res_words(self) -> int:
+        """Residual words in one block."""
+        return self.simd // 16
+
+    @property
+    def record_blocks(self) -> int:
+        """Blocks of the parameter records of one tile of `pe` channels."""
+        return RECORD_BITS // self.simd
+
+    def dense_blocks(self, n_tiles: int, k_words: int, planes: int) -> int:
+        """Blocks of a dense stream."""
+        return n_tiles * (self.record_blocks + k_words * planes)
 
     def hash32(self) -> int:
         """Identifies the hardware: 32 bits of SHA-256 over its parameters and the instruction set's version."""
-        text = json.dumps({"isa_version": ISA_VERSION, **asdict(self)}, sort_keys=True)
+        text = json.dumps({"isa_version": ISA_VERSION, **asdict(self)}, sort_keys=True, default=str)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
@@ -89,14 +141,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a Program's STORE puts a tensor in the output buffer.
+    """Where a Program's STORE puts rows `first_row` .. of a tensor in the output buffer.
 
-    It has `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
+    They are `rows` rows of `row_elements` elements, of which the first `columns` are meaningful.
     """
 
     tensor: str
     unit: Unit
-    beat: int
+    line: int
+    first_row: int
     rows: int
     columns: int
     row_elements: int
@@ -110,16 +163,18 @@ class Program:
 
     steps: tuple[Step, ...]
     addr: int
-    """Beat in the memory image."""
-    output_beats: int
+    """Line in the memory image."""
+    output_lines: int
     stored: tuple[Stored, ...]
 
 
 @dataclass(frozen=True)
 class TaskPrograms:
-    """The two Programs of a task: `plain` stores the result, `traced` every tensor the machine materialises."""
+    """The two Programs of a task at an expert width: `plain` stores the result, `traced` every materialised tensor."""
 
     task: str
+    width: Width
+    """How many planes of its experts it reads."""
     plain: Program
     traced: Program
 
@@ -136,12 +191,29 @@ class Design:
     size: MachineSize
     board: Board
     memory: bytes
-    """The memory image (constants, weights, programs), a whole number of beats."""
+    """The memory image (constants, weights, programs) in line order, whole lines; `striped` is its form in DRAM."""
     tasks: tuple[TaskPrograms, ...]
     input_row_bytes: int
     """Bytes of one patch in the input buffer, zero padded."""
-    input_beats: int
+    input_lines: int
 
     def __post_init__(self) -> None:
-        if len(self.memory) % BEAT_BYTES:
-            raise InputError(f"memory image must be whole {BEAT_BYTES}-byte beats, not {len(self.memory)} bytes")
+        if len(self.memory) % self.size.line_bytes:
+            raise InputError(
+                f"memory image must be whole {self.size.line_bytes}-byte lines, not {len(self.memory)} bytes"
+            )
+
+
+def striped(data: bytes, ports: int) -> bytes:
+    """Line-ordered data (whole lines) as the machine's DRAM holds them: stripe after stripe (docs/machine.md, "Ports").
+
+    The stripe distance is `len(data) // ports`. `unstriped` is the inverse.
+    """
+    beats = np.frombuffer(data, dtype=np.uint8).reshape(-1, ports, BEAT_BYTES)
+    return beats.transpose(1, 0, 2).tobytes()
+
+
+def unstriped(data: bytes, ports: int) -> bytes:
+    """The inverse of `striped`."""
+    beats = np.frombuffer(data, dtype=np.uint8).reshape(ports, -1, BEAT_BYTES)
+    return beats.transpose(1, 0, 2).tobytes()

@@ -15,6 +15,8 @@ INSTRUCTION_BITS = 512
 BEAT_BITS = 128
 BEAT_BYTES = BEAT_BITS // 8
 BEATS_PER_INSTRUCTION = INSTRUCTION_BITS // BEAT_BITS
+GRANULE = 16
+"""Lanes of the smallest addressable part of an activation or score word."""
 RECORD_BITS = 64
 BIAS_BITS, MULTIPLIER_BITS, SHIFT_BITS = 32, 16, 6
 """A per-channel parameter record from bit 0 upward: bias, multiplier (or a NORM's gain), shift, zeros."""
@@ -42,13 +44,27 @@ class Post(IntEnum):
 
 
 class WeightFormat(IntEnum):
-    """How weights rest in memory: 8-bit integers, or ternary digits of 2 bits (two's complement)."""
+    """How weights rest in memory: the number of bit planes of a two's complement integer (ternary digits are INT2)."""
 
     INT8 = 0
-    TERNARY = 1
+    INT4 = 1
+    INT2 = 2
 
 
-WEIGHT_BITS = {WeightFormat.INT8: 8, WeightFormat.TERNARY: 2}
+PLANES = {WeightFormat.INT8: 8, WeightFormat.INT4: 4, WeightFormat.INT2: 2}
+
+
+class Width(IntEnum):
+    """How many planes of an expert a Program reads: all that are stored, or a slice of the first 4 or 2 of 8."""
+
+    STORED = 0
+    SLICE4 = 1
+    SLICE2 = 2
+
+
+SLICE_BITS = {Width.SLICE4: 4, Width.SLICE2: 2}
+WIDTH_BITS, MAX_WIDTHS = 2, 32
+"""EXPERTS' `widths` field: bits per expert, and how many experts it has room for."""
 
 
 class Space(IntEnum):
@@ -74,6 +90,7 @@ class Status(IntEnum):
     ILLEGAL_INSTRUCTION = 1
     READ_ERROR = 2
     WRITE_ERROR = 3
+    HANG = 4
 
 
 FIELDS: tuple[tuple[str, int], ...] = (
@@ -103,15 +120,20 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("multiplier2", 16),
     ("shift2", 8),
     ("mem_addr", 32),
-    ("beats", 32),
+    ("blocks", 32),
     ("words", 32),
+    ("chain", 4),
+    ("fence", 16),
+    ("keys", 16),
+    ("ahead", 8),
+    ("widths", WIDTH_BITS * MAX_WIDTHS),
 )
 """Name and width of every instruction field, from bit 0 upward."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One macro-instruction. What each opcode reads: docs/machine.md. Addresses in `mem_addr` count 16-byte beats."""
+    """One macro-instruction. What each opcode reads: docs/machine.md. Addresses in `mem_addr` count lines."""
 
     opcode: Opcode
     post: Post = Post.INT8
@@ -139,8 +161,13 @@ class Instruction:
     multiplier2: int = 0
     shift2: int = 0
     mem_addr: int = 0
-    beats: int = 0
+    blocks: int = 0
     words: int = 0
+    chain: int = 0
+    fence: int = 0
+    keys: int = 0
+    ahead: int = 0
+    widths: int = 0
 
     def encode(self) -> bytes:
         """The 64 bytes of the instruction, little endian. Raises InputError when a field overflows."""
@@ -199,15 +226,33 @@ REGISTERS = (
     Register("memory_base", 0x10, 64, True, "physical address of the memory image"),
     Register("input_base", 0x1C, 64, True, "physical address of the input buffer"),
     Register("output_base", 0x28, 64, True, "physical address of the output buffer"),
-    Register("program_addr", 0x34, 32, True, "where the Program starts in the memory image, in beats"),
-    Register("num_instructions", 0x3C, 32, True, "instructions to run; 0 only refreshes the registers below"),
-    Register("magic", 0x44, 32, False, "0xC0DE516E"),
-    Register("isa_version", 0x54, 32, False, "version of the instruction set"),
-    Register("design_hash", 0x64, 32, False, "first 32 bits of the Design's hash, as in the manifest"),
-    Register("status", 0x74, 32, False, "Status of the last run"),
-    Register("cycles", 0x84, 32, False, "clock cycles of the last run (0 in C-simulation)"),
+    Register("memory_stripe", 0x34, 32, True, "bytes between the stripes of the memory image, a multiple of 16"),
+    Register("input_stripe", 0x3C, 32, True, "bytes between the stripes of the input buffer, a multiple of 16"),
+    Register("output_stripe", 0x44, 32, True, "bytes between the stripes of the output buffer, a multiple of 16"),
+    Register("program_addr", 0x4C, 32, True, "where the Program starts in the memory image, in lines"),
+    Register("num_instructions", 0x54, 32, True, "instructions to run; 0 only refreshes the registers below"),
+    Register("watchdog", 0x5C, 32, True, "cycles without an instruction completing that are a HANG; 0 = never"),
+    Register("magic", 0x64, 32, False, "0xC0DE516E"),
+    Register("isa_version", 0x74, 32, False, "version of the instruction set"),
+    Register("design_hash", 0x84, 32, False, "first 32 bits of the Design's hash, as in the manifest"),
+    Register("status", 0x94, 32, False, "Status of the last run"),
+    Register("cycles", 0xA4, 32, False, "clock cycles of the last run (0 in C-simulation)"),
+    Register("fault", 0xB4, 32, False, "after a status other than OK: index of the oldest incomplete instruction"),
+    Register("unit_state", 0xC4, 32, False, "after a status other than OK: states of the units (`UNIT_STATES`)"),
 )
 """The `ap_ctrl_hs` block at 0x00..0x0F, then the arguments at offsets both HLS (pragma `offset`) and RTL use."""
 
+UNIT_STATES: tuple[tuple[str, int], ...] = (
+    ("dispatcher", 4),
+    ("issuer", 4),
+    ("array", 4),
+    ("norm", 4),
+    ("router", 4),
+    ("load", 4),
+    ("store", 4),
+    ("fetch", 4),
+)
+"""Fields of the `unit_state` register from bit 0 upward; 0 = idle. The RTL's own state numbers (codes of its FSMs)."""
+
 MAGIC = 0xC0DE516E
-ISA_VERSION = 1
+ISA_VERSION = 2

@@ -3,11 +3,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import MappingProxyType
 
+from codesign.errors import InputError
 from codesign.schedule import stream
 from codesign.schedule.design import MachineSize, Program, Step, Stored
-from codesign.schedule.isa import BEAT_BITS, BEAT_BYTES, Instruction, Opcode, Post, Space, Unit
+from codesign.schedule.isa import (
+    MAX_WIDTHS,
+    PLANES,
+    SLICE_BITS,
+    WIDTH_BITS,
+    Instruction,
+    Opcode,
+    Post,
+    Space,
+    Unit,
+    WeightFormat,
+    Width,
+)
 from codesign.schedule.place import Group, Place, Placement, hidden_name, in_place_operand
 from codesign.schedule.stream import MemoryImage, ceil_div
 from codesign.spec import (
@@ -37,17 +52,18 @@ class Context:
 
 
 def _stream(ctx: Context, data: bytes) -> tuple[int, int]:
-    """(mem_addr, beats) of a stream put into the memory image."""
-    return ctx.image.add(data), ceil_div(len(data), BEAT_BYTES)
+    """(mem_addr, blocks) of a stream put into the memory image, padded to whole blocks."""
+    blocks = ceil_div(len(data), ctx.size.block_bytes)
+    return ctx.image.add(data + bytes(blocks * ctx.size.block_bytes - len(data))), blocks
 
 
 def load_input(ctx: Context) -> Step:
     """LOAD of the patches into ACT."""
     to = ctx.placement.of(ctx.graph.input.name)
-    beats = to.words * ctx.size.act_beats
+    blocks = ceil_div(to.words, ctx.size.block_act_words)
     return Step(
         "input",
-        Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=to.base, words=to.words, beats=beats),
+        Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=to.base, words=to.words, blocks=blocks),
     )
 
 
@@ -55,9 +71,9 @@ def load_constant(ctx: Context, name: str) -> Step:
     """LOAD of an int16 constant [rows, columns] into its place in RES."""
     to = ctx.placement.of(name)
     values = stream.pad_to(ctx.graph.constant(name).values, (to.rows, to.stride * ctx.size.pe))
-    addr, beats = _stream(ctx, values.astype("<i2").tobytes())
+    addr, blocks = _stream(ctx, values.astype("<i2").tobytes())
     return Step(
-        name, Instruction(Opcode.LOAD, unit=Unit.RES, dst_base=to.base, words=to.words, mem_addr=addr, beats=beats)
+        name, Instruction(Opcode.LOAD, unit=Unit.RES, dst_base=to.base, words=to.words, mem_addr=addr, blocks=blocks)
     )
 
 
@@ -67,7 +83,7 @@ def linear(ctx: Context, group: Group) -> Step:
     assert isinstance(node.params, LinearParams)
     weight, bias = (ctx.graph.constant(n).values for n in node.inputs[1:])
     form = stream.weight_format(weight)
-    addr, beats = _stream(ctx, stream.dense(weight, bias, node.params.requant, form, ctx.size))
+    addr, blocks = _stream(ctx, stream.dense(weight, bias, node.params.requant, form, ctx.size))
     src, dst = ctx.placement.of(node.inputs[0]), ctx.placement.of(group.output.name)
     post, multiplier, shift, base = _post(node, last, dst)
     instruction = Instruction(
@@ -84,7 +100,7 @@ def linear(ctx: Context, group: Group) -> Step:
         multiplier=multiplier,
         shift=shift,
         mem_addr=addr,
-        beats=beats,
+        blocks=blocks,
     )
     return Step(node.name, instruction, macs=src.rows * weight.size)
 
@@ -103,7 +119,7 @@ def norm(ctx: Context, group: Group) -> Step:
     node = group.first
     assert isinstance(node.params, NormParams)
     gain, bias = (ctx.graph.constant(n).values for n in node.inputs[1:])
-    addr, beats = _stream(ctx, stream.norm(gain, bias, ctx.size))
+    addr, blocks = _stream(ctx, stream.norm(gain, bias, ctx.size))
     src, dst = ctx.placement.of(node.inputs[0]), ctx.placement.of(node.output.name)
     instruction = Instruction(
         Opcode.NORM,
@@ -116,7 +132,7 @@ def norm(ctx: Context, group: Group) -> Step:
         dst_stride=dst.stride,
         shift=node.params.shift,
         mem_addr=addr,
-        beats=beats,
+        blocks=blocks,
     )
     return Step(node.name, instruction)
 
@@ -131,6 +147,7 @@ def attention(ctx: Context, group: Group) -> Step:
     instruction = Instruction(
         Opcode.ATTENTION,
         rows=q.rows,
+        keys=k.rows,
         num_heads=p.num_heads,
         dim=p.head_dim,
         src_base=q.base,
@@ -144,7 +161,7 @@ def attention(ctx: Context, group: Group) -> Step:
         multiplier2=p.out.multiplier[0],
         shift2=p.out.shift[0],
     )
-    return Step(node.name, instruction, macs=2 * q.rows * q.rows * q.columns)
+    return Step(node.name, instruction, macs=2 * q.rows * k.rows * q.columns)
 
 
 def route(ctx: Context, group: Group) -> Step:
@@ -153,7 +170,7 @@ def route(ctx: Context, group: Group) -> Step:
     assert isinstance(node.params, RouteParams)
     weight, bias = (ctx.graph.constant(n).values for n in node.inputs[1:])
     form = stream.weight_format(weight)
-    addr, beats = _stream(ctx, stream.dense(weight, bias, node.params.requant, form, ctx.size))
+    addr, blocks = _stream(ctx, stream.dense(weight, bias, node.params.requant, form, ctx.size))
     src = ctx.placement.of(node.inputs[0])
     instruction = Instruction(
         Opcode.ROUTE,
@@ -166,7 +183,7 @@ def route(ctx: Context, group: Group) -> Step:
         num_experts=weight.shape[0],
         top_k=node.params.top_k,
         mem_addr=addr,
-        beats=beats,
+        blocks=blocks,
     )
     return Step(node.name, instruction, macs=src.rows * weight.size)
 
@@ -186,6 +203,7 @@ def experts(ctx: Context, group: Group) -> Step:
     instruction = Instruction(
         Opcode.EXPERTS,
         weight_format=form,
+        rows=src.rows,
         k_words=src.stride,
         n_tiles=ceil_div(w1.shape[1], ctx.size.pe),
         k_words2=hidden.stride,
@@ -200,9 +218,29 @@ def experts(ctx: Context, group: Group) -> Step:
         shift=p.gelu.shift[0],
         num_experts=w1.shape[0],
         mem_addr=_stream(ctx, b"".join(streams))[0],
-        beats=len(streams[0]) // BEAT_BYTES,
+        blocks=len(streams[0]) // ctx.size.block_bytes,
+        ahead=_ahead(ctx, len(streams[0]), w1.shape[0]),
+        widths=_widths(p, form),
     )
     return Step(node.name, instruction, macs=_routed_rows(ctx, node) * (w1[0].size + w2[0].size))
+
+
+def _ahead(ctx: Context, expert_bytes: int, num_experts: int) -> int:
+    """How many experts are requested before routing is known: as many as the block FIFO can hold."""
+    return min(num_experts, ctx.size.fifo_blocks * ctx.size.block_bytes // expert_bytes)
+
+
+def _widths(params: ExpertsParams, form: WeightFormat) -> int:
+    """The `widths` field of the experts' slices."""
+    if not params.slices:
+        return 0
+    code = {bits: width for width, bits in SLICE_BITS.items()} | {PLANES[form]: Width.STORED}
+    if form is not WeightFormat.INT8 or len(params.slices) > MAX_WIDTHS:
+        raise InputError(
+            f"slices must be of int8 experts, at most {MAX_WIDTHS}, not of {len(params.slices)} {form.name} experts;"
+            " generate without slices"
+        )
+    return sum(code[bits] << (WIDTH_BITS * e) for e, bits in enumerate(params.slices))
 
 
 def _routed_rows(ctx: Context, node: Node) -> int:
@@ -233,47 +271,65 @@ def lower(ctx: Context, groups: tuple[Group, ...]) -> tuple[tuple[Step, str | No
     return tuple(steps)
 
 
-def store(ctx: Context, tensor: str, beat: int, step: int) -> tuple[Step, Stored]:
-    """A STORE of a tensor to `beat` of the output buffer."""
+def store(ctx: Context, tensor: str, line: int, step: int) -> tuple[Step, Stored, int]:
+    """A STORE of a tensor to `line` of the output buffer, and how many lines it takes."""
     spec = ctx.graph.spec_of(tensor)
     if not any(name == tensor for name, _ in ctx.placement.places):  # the gates: they live in the queues
         entries = ctx.size.max_rows + 1
         words = ceil_div(spec.shape[1] * entries, _QUEUE_ENTRIES_PER_BEAT) * _QUEUE_ENTRIES_PER_BEAT
+        instruction = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=line)
+        beats = words // _QUEUE_ENTRIES_PER_BEAT
+        stored = Stored(tensor, Unit.QUEUE, line, 0, spec.shape[0], spec.shape[1], entries, step)
+    else:
+        at = ctx.placement.of(tensor)
+        act = at.unit is Unit.ACT
         instruction = Instruction(
-            Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=beat, beats=words * 32 // BEAT_BITS
+            Opcode.STORE, space=Space.OUTPUT, unit=at.unit, src_base=at.base, words=at.words, mem_addr=line
         )
-        return Step(f"store {tensor}", instruction), Stored(
-            tensor, Unit.QUEUE, beat, spec.shape[0], spec.shape[1], entries, step
-        )
-    at = ctx.placement.of(tensor)
-    lanes, word_beats = (
-        (ctx.size.simd, ctx.size.act_beats) if at.unit is Unit.ACT else (ctx.size.pe, ctx.size.res_beats)
-    )
-    instruction = Instruction(
-        Opcode.STORE,
-        space=Space.OUTPUT,
-        unit=at.unit,
-        src_base=at.base,
-        words=at.words,
-        mem_addr=beat,
-        beats=at.words * word_beats,
-    )
-    return Step(f"store {tensor}", instruction), Stored(
-        tensor, at.unit, beat, at.rows, at.columns, at.stride * lanes, step
-    )
+        beats = at.words * (ctx.size.act_beats if act else ctx.size.res_beats)
+        row_elements = at.stride * (ctx.size.simd if act else ctx.size.pe)
+        stored = Stored(tensor, at.unit, line, 0, at.rows, at.columns, row_elements, step)
+    return Step(f"store {tensor}", instruction), stored, ceil_div(beats, ctx.size.ports)
+
+
+_CHAINS = MappingProxyType(
+    {
+        Opcode.LINEAR: frozenset({Opcode.LINEAR, Opcode.ATTENTION, Opcode.NORM}),
+        Opcode.ROUTE: frozenset({Opcode.NORM}),
+        Opcode.NORM: frozenset({Opcode.LINEAR}),
+    }
+)
+"""Which instruction may follow which without waiting for all of its rows."""
+
+
+def chained(steps: list[Step]) -> tuple[Step, ...]:
+    """The steps with `chain` set where a step may run on the heels of the one before (docs/machine.md).
+
+    A chained instruction reads row r after the one before has finished row r, which, if chained too, had read its own
+    row r after its predecessor had finished it, and so on: every row r of an unbroken chain is final. Equal row counts
+    make sure that row r means the same token throughout.
+    """
+    out = steps[:1]
+    for before, step in pairwise(steps):
+        i, earlier = step.instruction, before.instruction
+        if earlier.opcode in _CHAINS.get(i.opcode, frozenset()) and earlier.rows == i.rows:
+            step = replace(step, instruction=replace(i, chain=1))
+        out.append(step)
+    return tuple(out)
 
 
 def program(ctx: Context, steps: tuple[tuple[Step, str | None], ...], keep: frozenset[str]) -> Program:
     """A Program that stores the tensors in `keep` right after they are written; its code goes into the memory image."""
     out: list[Step] = []
     stored: list[Stored] = []
-    beat = 0
+    line = 0
     for step, tensor in steps:
         out.append(step)
         if tensor is not None and tensor in keep:
-            extra, where = store(ctx, tensor, beat, len(out) - 1)
+            extra, where, lines = store(ctx, tensor, line, len(out) - 1)
             out.append(extra)
             stored.append(where)
-            beat += extra.instruction.beats
-    addr = ctx.image.add(b"".join(s.instruction.encode() for s in out))
-    return Program(tuple(out), addr, beat, tuple(stored))
+            line += lines
+    final = chained(out)
+    addr = ctx.image.add(b"".join(s.instruction.encode() for s in final))
+    return Program(final, addr, line, tuple(stored))

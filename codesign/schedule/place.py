@@ -18,6 +18,11 @@ FUSED = frozenset({OpKind.GELU, OpKind.ADD})
 """Operators that are always part of the LINEAR before them."""
 
 
+_OVERLAP_STEPS = 1
+"""Steps after a tensor's last reader during which that reader may still run: a NORM overlaps with the array's
+instructions before and after it; the array's own instructions read and write in order."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Nodes that one macro-instruction computes, in order; the last one's output is materialised."""
@@ -183,7 +188,9 @@ def place(graph: Graph, groups: tuple[Group, ...], output: str, simd: int, pe: i
         busy = sorted(
             (p.base, p.base + p.words)
             for other, p in placed
-            if other.unit is life.unit and other.first <= life.last and life.first <= other.last
+            if other.unit is life.unit
+            and other.first <= life.last + _OVERLAP_STEPS
+            and life.first <= other.last + _OVERLAP_STEPS
         )
         base = 0
         for low, high in busy:
@@ -197,4 +204,4 @@ def place(graph: Graph, groups: tuple[Group, ...], output: str, simd: int, pe: i
     def depth(unit: Unit) -> int:
         return max((p.base + p.words for _, p in placed if p.unit is unit), default=1)
 
-    return Placement(tuple(places.items()), depth(Unit.ACT), depth(Unit.RES))
+    return Placement(tuple(places.items()), depth(Unit.ACT) + 1, depth(Unit.RES))  # ACT: a spare word for windows

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import BEAT_BYTES, BIAS_BITS, MULTIPLIER_BITS, WEIGHT_BITS, WeightFormat
+from codesign.schedule.isa import BIAS_BITS, MULTIPLIER_BITS, PLANES, WeightFormat
 from codesign.spec import Requant
 
 Ints = npt.NDArray[np.int64]
@@ -36,19 +36,19 @@ def records(bias: Ints, multiplier: Ints, shift: Ints, channels: int) -> npt.NDA
 
 
 def weight_format(*weights: Ints) -> WeightFormat:
-    """The narrowest format that holds all the weights."""
-    return WeightFormat.TERNARY if all(np.abs(w).max(initial=0) <= 1 for w in weights) else WeightFormat.INT8
+    """The format with the fewest planes that holds all the weights."""
+    low = min(int(w.min(initial=0)) for w in weights)
+    high = max(int(w.max(initial=0)) for w in weights)
+    fits = [form for form, planes in PLANES.items() if -(1 << (planes - 1)) <= low and high < 1 << (planes - 1)]
+    return min(fits, key=lambda form: PLANES[form])
 
 
-def pack_weights(tile: Ints, form: WeightFormat) -> bytes:
-    """The bytes of a weight tile [pe, simd], element p * simd + s in ascending bit positions."""
+def pack_tile(tile: Ints, planes: int) -> bytes:
+    """The blocks of a weight tile [pe, simd]: its planes, the most significant first; bit p * simd + s is [p][s]."""
     flat = tile.reshape(-1)
-    if form is WeightFormat.INT8:
-        return flat.astype(np.int8).tobytes()
-    digits = (flat & 3).astype(np.uint8).reshape(-1, 8 // WEIGHT_BITS[form])
-    shifts = np.arange(0, 8, WEIGHT_BITS[form], dtype=np.uint8)
-    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(digits << shifts, axis=1).astype(np.uint8)
-    return packed.tobytes()
+    shifts = np.arange(planes - 1, -1, -1, dtype=np.int64)
+    bits = ((flat[None, :] >> shifts[:, None]) & 1).astype(np.uint8)
+    return np.packbits(bits, axis=1, bitorder="little").tobytes()
 
 
 def dense(weight: Ints, bias: Ints, requant: Requant, form: WeightFormat, size: MachineSize) -> bytes:
@@ -65,7 +65,7 @@ def dense(weight: Ints, bias: Ints, requant: Requant, form: WeightFormat, size: 
         rows = slice(j * size.pe, (j + 1) * size.pe)
         parts.append(record[rows].astype("<u8").tobytes())
         for k in range(k_words):
-            parts.append(pack_weights(padded[rows, k * size.simd : (k + 1) * size.simd], form))
+            parts.append(pack_tile(padded[rows, k * size.simd : (k + 1) * size.simd], PLANES[form]))
     return b"".join(parts)
 
 
@@ -77,21 +77,22 @@ def norm(gain: Ints, bias: Ints, size: MachineSize) -> bytes:
 
 @dataclass
 class MemoryImage:
-    """Collects blocks of whole beats; equal blocks are stored once (tasks share their trunk's weights)."""
+    """Collects streams of whole lines of `line_bytes`; equal streams are stored once (tasks share their trunk)."""
 
-    blocks: list[bytes] = field(default_factory=list)
-    beats: int = 0
+    line_bytes: int
+    parts: list[bytes] = field(default_factory=list)
+    lines: int = 0
     _addr_of: dict[bytes, int] = field(default_factory=dict)
 
-    def add(self, block: bytes) -> int:
-        """The beat where the block starts; it is zero padded to whole beats."""
-        block += bytes(-len(block) % BEAT_BYTES)
-        if block not in self._addr_of:
-            self._addr_of[block] = self.beats
-            self.blocks.append(block)
-            self.beats += len(block) // BEAT_BYTES
-        return self._addr_of[block]
+    def add(self, part: bytes) -> int:
+        """The line where the stream starts; it is zero padded to whole lines."""
+        part += bytes(-len(part) % self.line_bytes)
+        if part not in self._addr_of:
+            self._addr_of[part] = self.lines
+            self.parts.append(part)
+            self.lines += len(part) // self.line_bytes
+        return self._addr_of[part]
 
     def to_bytes(self) -> bytes:
         """The whole image."""
-        return b"".join(self.blocks)
+        return b"".join(self.parts)

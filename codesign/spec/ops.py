@@ -131,11 +131,15 @@ class ExpertsParams:
     For e ascending, for each token t with gates[t, e] > 0: `h = GELU(LINEAR(x[t], w1[e], b1[e]))` as in those
     operators (`fc1[e]` to int16 with 10 fraction bits, `gelu` to int8), `o = LINEAR(h, w2[e], b2[e])` to int16 by
     `fc2[e]`, and `residual[t] = sat16(residual[t] + sat16((o * gates[t, e] + (1 << 14)) >> 15))`.
+    `slices[e]` = r < 8 stands for the first r bit planes of expert e's int8 weights (matryoshka, MatQuant section 3):
+    `w` becomes `((w >> (8-r)) << (8-r)) + (1 << (7-r))`, the middle of the interval the r bits name; 8 keeps `w`,
+    empty keeps all.
     """
 
     fc1: tuple[Requant, ...]
     gelu: Requant
     fc2: tuple[Requant, ...]
+    slices: tuple[int, ...] = ()
 
 
 OpParams = LinearParams | GeluParams | AddParams | NormParams | AttentionParams | RouteParams | ExpertsParams

@@ -13,7 +13,7 @@ from PIL import Image
 
 from codesign.engines import ENGINES, Bundle, Engine, load_profiles, load_result, simulate
 from codesign.errors import InputError
-from codesign.schedule.isa import BEAT_BYTES, BEATS_PER_INSTRUCTION, Instruction, Opcode, Space
+from codesign.schedule.isa import BEAT_BYTES, Opcode
 from tests.conftest import restamp, take_build
 
 KEYS = [
@@ -124,15 +124,11 @@ def head_weight_byte(bundle: Path, task: str) -> int:
     """Where in memory.bin the first weight of a task's last LINEAR, its head, lies."""
     loaded = Bundle.load(bundle)
     entry = loaded.task(task)
-    memory = (bundle / "data" / "memory.bin").read_bytes()
-    size = BEATS_PER_INSTRUCTION * BEAT_BYTES
-    first = entry.program_addr * BEAT_BYTES
-    code = [
-        Instruction.decode(memory[first + i * size : first + (i + 1) * size]) for i in range(entry.num_instructions)
-    ]
-    head = [i for i in code if i.opcode is Opcode.LINEAR and i.space is Space.MEMORY][-1]
-    records = loaded.manifest.machine.pe * 8
-    return head.mem_addr * BEAT_BYTES + records
+    head = [i for i in loaded.instructions(entry) if i.opcode is Opcode.LINEAR][-1]
+    ports = loaded.manifest.machine.ports
+    line = head.mem_addr + loaded.size.record_blocks * loaded.size.block_lines
+    assert loaded.manifest.memory.bytes % ports == 0
+    return line * BEAT_BYTES  # in the first stripe
 
 
 def mutate_weight(bundle: Path) -> None:

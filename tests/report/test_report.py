@@ -17,7 +17,7 @@ from codesign.errors import InputError
 from codesign.reference import run_task
 from codesign.report import report
 from codesign.report.measure import measure, to_map
-from codesign.schedule import ArrayShape, load_board, plan
+from codesign.schedule import ArrayShape, Options, load_board, plan
 from codesign.spec import Readout
 from codesign.train import metrics
 from codesign.train.digitscenes import NUM_CLASSES, Split, scenes
@@ -82,7 +82,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labelled") / "bundle"
     graph = random_graph(np.random.default_rng(3), SCENES)
     images = scenes(Split.TEST, 2).images
-    design = plan(graph, load_board("zcu104"), ArrayShape(16, 8))
+    design = plan(graph, load_board("zcu104"), Options(ArrayShape(16, 16)))
     return write_bundle(BundleSource(graph, design, images, json.dumps(TRAINING)), folder)
 
 
