@@ -48,7 +48,7 @@ NORM_SHIFT = 14
 
 @dataclass(frozen=True)
 class GraphShape:
-    """Sizes of a random graph. `tokens` counts the class token; `depth` >= 2 so that there is one block of experts."""
+    """Sizes of a random graph. `tokens` counts the class token, if there is one; `depth` >= 2 so that there is one block of experts."""
 
     tokens: int = 9
     dim: int = 16
@@ -65,6 +65,7 @@ class GraphShape:
     cells: int = 2
     patch: int = 4
     channels: int = 3
+    class_token: bool = True
 
 
 def random_graph(rng: np.random.Generator, shape: GraphShape | None = None) -> Graph:
@@ -95,7 +96,7 @@ class _Builder:
 
     def build(self) -> Graph:
         s = self.shape
-        rows, columns = _grid(s.tokens - 1)
+        rows, columns = _grid(s.tokens - s.class_token)
         image = ImageSpec(rows * s.patch, columns * s.patch, s.channels, s.patch)
         source = TensorSpec("image", (image.num_patches, image.patch_elements), INT8, 1 / 128)
         empty = Graph("empty", image, source, (), (), ())
@@ -114,7 +115,7 @@ class _Builder:
         s = self.shape
         position = self._constant("embed.position", (s.tokens, s.dim), INT16, self._normal((s.tokens, s.dim), 700))
         patches = self._linear("embed.patch", "image", "embed.patch", s.dim, INT16, 1800, gauge=np.std)
-        return self._node("embed.add", OpKind.ADD, (position, patches), AddParams(1), INT16, RESIDUAL_SCALE)
+        return self._node("embed.add", OpKind.ADD, (position, patches), AddParams(int(s.class_token)), INT16, RESIDUAL_SCALE)
 
     def _block(self, index: int, ends: dict[str, str]) -> dict[str, str]:
         """One block for every distinct stream; constants are shared by all streams."""
@@ -199,7 +200,7 @@ class _Builder:
         outputs = s.classes[index] * s.cells**2
         y = self._linear(f"{task}", n, f"{task}.head", outputs, INT16, 5000, gauge=np.std)
         readout = Readout.CLASS if s.classes[index] > 1 else Readout.LOG
-        return TaskOutput(task, y, s.classes[index], s.cells, 1, readout)
+        return TaskOutput(task, y, s.classes[index], s.cells, int(s.class_token), readout)
 
     # -- operators and constants -----------------------------------------------------------------------------------
 

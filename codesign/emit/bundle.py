@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -141,16 +141,26 @@ def graph_of(graph: Graph, width: isa.Width) -> Graph:
     return graph if width is isa.Width.STORED else slice_experts(graph, isa.SLICE_BITS[width])
 
 
+def result_of(programs: TaskPrograms) -> Stored:
+    """The whole result of a task: a tiled Program stores it block by block, one behind the other."""
+    first, *more = programs.plain.stored
+    return replace(first, rows=first.rows + sum(s.rows for s in more))
+
+
 def golden_name(task: str, width: str) -> str:
     """The file of the golden outputs of a task at a width."""
     return f"data/golden_{task}.npy" if width == "stored" else f"data/golden_{task}_{width}.npy"
 
 
 def golden(graph: Graph, programs: TaskPrograms, x: npt.NDArray[np.int64], line_bytes: int) -> Pixels:
-    """The output buffers [n, bytes], in line order, that the plain Program must leave for x [n, patches, elements]."""
-    stored = programs.plain.stored[0]
+    """What the plain Program must leave at the start of the output buffer, in line order: the result of each image.
+
+    x [n, patches, elements] -> [n, bytes of the result, whole lines].
+    """
+    stored = result_of(programs)
     graph = graph_of(graph, programs.width)
-    buffers = np.zeros((len(x), programs.plain.output_lines * line_bytes), dtype=np.uint8)
+    size = 2 * stored.rows * stored.row_elements
+    buffers = np.zeros((len(x), -(-size // line_bytes) * line_bytes), dtype=np.uint8)
     for i, one in enumerate(x):
         rows = np.zeros((stored.rows, stored.row_elements), dtype="<i2")
         rows[:, : stored.columns] = run_task(graph, programs.task, one)[stored.tensor]
@@ -209,7 +219,7 @@ def _task(graph: Graph, programs: TaskPrograms, size: MachineSize) -> m.Task:
         num_instructions=len(plain.steps),
         output_bytes=plain.output_lines * line,
         macs=programs.macs,
-        result=_tensor(graph, plain.stored[0], line),
+        result=_tensor(graph, result_of(programs), line),
         classes=out.classes,
         cells=out.cells,
         first_row=out.first_row,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codesign.assets import asset
 from codesign.errors import InputError
+from codesign.schedule.isa import BEAT_BYTES
 
 
 class Resources(BaseModel):
@@ -24,7 +25,7 @@ class Resources(BaseModel):
 
 
 class Memory(BaseModel):
-    """The external memory as the machine's ports see it."""
+    """The external memory as the machine's ports see it; the model of it in simulation is `rtl_tests/machine/dram.cpp`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ports: int = Field(gt=0)
@@ -32,10 +33,35 @@ class Memory(BaseModel):
     peak_bytes_per_second: float = Field(gt=0)
     """Of the memory chips."""
     efficiency: float = Field(gt=0, le=1)
-    """Share of the peak that long bursts reach (refresh, turnarounds, row misses)."""
+    """Share of the peak that long bursts in one direction reach, refresh included."""
     latency_ns: float = Field(ge=0)
-    """From a read address to the first beat, unloaded."""
+    """From a read address to the first beat, and from the last write beat to its response, unloaded."""
+    burst_beats: int = Field(gt=0, le=256)
+    """Beats after which the memory's ports slice a longer burst."""
+    outstanding: int = Field(gt=0)
+    """Slices that one port has under way in one direction."""
+    banks: int = Field(gt=0)
+    page_bytes: int = Field(gt=0)
+    """Of an open row, over all chips."""
+    row_miss_ns: float = Field(ge=0)
+    """Closing a row and opening another (tRP + tRCD); hidden while other banks transfer."""
+    row_cycle_ns: float = Field(ge=0)
+    """Between two openings of rows of one bank (tRC)."""
+    turnaround_ns: float = Field(ge=0)
+    """The data bus rests between reads and writes."""
+    refresh_interval_ns: float = Field(gt=0)
+    refresh_ns: float = Field(ge=0)
+    """Every `refresh_interval_ns` (tREFI) all banks are closed and rest for this long (tRFC)."""
     source: str
+
+    def bytes_per_cycle(self, clock_mhz: float) -> float:
+        """Sustained bytes a clock cycle over all ports: the chips' share, and never more than the ports carry."""
+        sustained = self.peak_bytes_per_second * self.efficiency / (clock_mhz * 1e6)
+        return min(sustained, self.ports * BEAT_BYTES)
+
+    def latency_cycles(self, clock_mhz: float) -> float:
+        """`latency_ns` in clock cycles."""
+        return self.latency_ns * clock_mhz / 1e3
 
 
 class Board(BaseModel):

@@ -169,6 +169,18 @@ class Instruction:
     ahead: int = 0
     widths: int = 0
 
+    def width_of(self, expert: int) -> Width:
+        """How many planes of that expert EXPERTS reads."""
+        return Width((self.widths >> (WIDTH_BITS * expert)) & ((1 << WIDTH_BITS) - 1))
+
+    def blocks_of(self, expert: int, record_blocks: int) -> int:
+        """Blocks that EXPERTS reads from DRAM for an expert with tokens."""
+        width = self.width_of(expert)
+        if width is Width.STORED:
+            return self.blocks
+        tiles = self.n_tiles * self.k_words + self.n_tiles2 * self.k_words2
+        return (self.n_tiles + self.n_tiles2) * record_blocks + tiles * SLICE_BITS[width]
+
     def encode(self) -> bytes:
         """The 64 bytes of the instruction, little endian. Raises InputError when a field overflows."""
         word = 0

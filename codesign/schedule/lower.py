@@ -57,24 +57,40 @@ def _stream(ctx: Context, data: bytes) -> tuple[int, int]:
     return ctx.image.add(data + bytes(blocks * ctx.size.block_bytes - len(data))), blocks
 
 
-def load_input(ctx: Context) -> Step:
-    """LOAD of the patches into ACT."""
-    to = ctx.placement.of(ctx.graph.input.name)
-    blocks = ceil_div(to.words, ctx.size.block_act_words)
-    return Step(
-        "input",
-        Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=to.base, words=to.words, blocks=blocks),
-    )
+@dataclass(frozen=True)
+class Work:
+    """A step, the tensor it materialises, and how it takes part in a tiled Program (`codesign.schedule.tile`)."""
+
+    step: Step
+    ctx: Context
+    tensor: str | None = None
+    first_row: int = 0
+    scratch: bool = False
+    """Its `mem_addr` counts from the start of the scratch rows in the output buffer."""
+    writes: str | None = None
+    """Name of the scratch rows that it stores."""
+    reads: str | None = None
+    """Name of the scratch rows that it loads: they must be stored before they are requested."""
 
 
-def load_constant(ctx: Context, name: str) -> Step:
-    """LOAD of an int16 constant [rows, columns] into its place in RES."""
+def load_rows(ctx: Context, name: str, space: Space, line: int) -> Step:
+    """LOAD of a placed tensor from `line` of a space."""
     to = ctx.placement.of(name)
-    values = stream.pad_to(ctx.graph.constant(name).values, (to.rows, to.stride * ctx.size.pe))
-    addr, blocks = _stream(ctx, values.astype("<i2").tobytes())
-    return Step(
-        name, Instruction(Opcode.LOAD, unit=Unit.RES, dst_base=to.base, words=to.words, mem_addr=addr, blocks=blocks)
+    per_block = ctx.size.block_act_words if to.unit is Unit.ACT else ctx.size.block_res_words
+    blocks = ceil_div(to.words, per_block)
+    instruction = Instruction(
+        Opcode.LOAD, space=space, unit=to.unit, dst_base=to.base, words=to.words, mem_addr=line, blocks=blocks
     )
+    return Step(name, instruction)
+
+
+def load_constant(ctx: Context, name: str, first_row: int = 0) -> Step:
+    """LOAD of rows of an int16 constant [rows, columns] into its place in RES."""
+    to = ctx.placement.of(name)
+    rows = ctx.graph.constant(name).values[first_row : first_row + to.rows]
+    values = stream.pad_to(rows, (to.rows, to.stride * ctx.size.pe))
+    addr, _ = _stream(ctx, values.astype("<i2").tobytes())
+    return load_rows(ctx, name, Space.MEMORY, addr)
 
 
 def linear(ctx: Context, group: Group) -> Step:
@@ -246,7 +262,7 @@ def _widths(params: ExpertsParams, form: WeightFormat) -> int:
 def _routed_rows(ctx: Context, node: Node) -> int:
     router = next(n for n in ctx.graph.nodes if n.output.name == node.inputs[1])
     assert isinstance(router.params, RouteParams)
-    return router.params.top_k * router.output.shape[0]
+    return router.params.top_k * ctx.placement.of(node.inputs[0]).rows
 
 
 LOWERINGS = {
@@ -259,37 +275,52 @@ LOWERINGS = {
 """What lowers a group, by its first node. GELU and ADD are always fused into a LINEAR (`place.group_nodes`)."""
 
 
-def lower(ctx: Context, groups: tuple[Group, ...]) -> tuple[tuple[Step, str | None], ...]:
-    """All steps of a task in order, each with the tensor it materialises (None for a LOAD)."""
-    steps: list[tuple[Step, str | None]] = [(load_input(ctx), None)]
+def compute(ctx: Context, groups: tuple[Group, ...], first_row: int = 0) -> tuple[Work, ...]:
+    """The steps of the groups in order, the LOADs of the constants they add to included."""
+    work: list[Work] = []
     constants = {c.spec.name for c in ctx.graph.constants}
     for group in groups:
         residual = in_place_operand(group)
         if residual in constants:
-            steps.append((load_constant(ctx, residual), None))
-        steps.append((LOWERINGS[group.first.kind](ctx, group), group.output.name))
-    return tuple(steps)
+            work.append(Work(load_constant(ctx, residual, first_row), ctx))
+        work.append(Work(LOWERINGS[group.first.kind](ctx, group), ctx, group.output.name, first_row))
+    return tuple(work)
 
 
-def store(ctx: Context, tensor: str, line: int, step: int) -> tuple[Step, Stored, int]:
-    """A STORE of a tensor to `line` of the output buffer, and how many lines it takes."""
+def lower(ctx: Context, groups: tuple[Group, ...]) -> tuple[Work, ...]:
+    """All steps of a task whose tensors stay on chip."""
+    source = ctx.graph.input.name
+    return (Work(load_rows(ctx, source, Space.INPUT, 0), ctx), *compute(ctx, groups))
+
+
+def store(ctx: Context, tensor: str, line: int) -> tuple[Step, int]:
+    """A STORE of a placed tensor to `line` of the output buffer, and how many lines it takes."""
+    at = ctx.placement.of(tensor)
+    instruction = Instruction(
+        Opcode.STORE, space=Space.OUTPUT, unit=at.unit, src_base=at.base, words=at.words, mem_addr=line
+    )
+    beats = at.words * (ctx.size.act_beats if at.unit is Unit.ACT else ctx.size.res_beats)
+    return Step(f"store {tensor}", instruction), ceil_div(beats, ctx.size.ports)
+
+
+def store_queues(ctx: Context, tensor: str, line: int) -> tuple[Step, int]:
+    """A STORE of the expert queues, which stand for the gates `tensor`."""
+    experts = ctx.graph.spec_of(tensor).shape[1]
+    words = ceil_div(experts * (ctx.size.max_rows + 1), _QUEUE_ENTRIES_PER_BEAT) * _QUEUE_ENTRIES_PER_BEAT
+    instruction = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=line)
+    return Step(f"store {tensor}", instruction), ceil_div(words // _QUEUE_ENTRIES_PER_BEAT, ctx.size.ports)
+
+
+def _stored(work: Work, line: int, step: int, rows: int) -> Stored:
+    """What a STORE of the tensor that `work` wrote leaves at `line`."""
+    ctx, tensor = work.ctx, work.tensor
+    assert tensor is not None
     spec = ctx.graph.spec_of(tensor)
-    if not any(name == tensor for name, _ in ctx.placement.places):  # the gates: they live in the queues
-        entries = ctx.size.max_rows + 1
-        words = ceil_div(spec.shape[1] * entries, _QUEUE_ENTRIES_PER_BEAT) * _QUEUE_ENTRIES_PER_BEAT
-        instruction = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=words, mem_addr=line)
-        beats = words // _QUEUE_ENTRIES_PER_BEAT
-        stored = Stored(tensor, Unit.QUEUE, line, 0, spec.shape[0], spec.shape[1], entries, step)
-    else:
-        at = ctx.placement.of(tensor)
-        act = at.unit is Unit.ACT
-        instruction = Instruction(
-            Opcode.STORE, space=Space.OUTPUT, unit=at.unit, src_base=at.base, words=at.words, mem_addr=line
-        )
-        beats = at.words * (ctx.size.act_beats if act else ctx.size.res_beats)
-        row_elements = at.stride * (ctx.size.simd if act else ctx.size.pe)
-        stored = Stored(tensor, at.unit, line, 0, at.rows, at.columns, row_elements, step)
-    return Step(f"store {tensor}", instruction), stored, ceil_div(beats, ctx.size.ports)
+    if not ctx.placement.has(tensor):
+        return Stored(tensor, Unit.QUEUE, line, work.first_row, rows, spec.shape[1], ctx.size.max_rows + 1, step)
+    at = ctx.placement.of(tensor)
+    lanes = ctx.size.simd if at.unit is Unit.ACT else ctx.size.pe
+    return Stored(tensor, at.unit, line, work.first_row, at.rows, at.columns, at.stride * lanes, step)
 
 
 _CHAINS = MappingProxyType(
@@ -318,18 +349,42 @@ def chained(steps: list[Step]) -> tuple[Step, ...]:
     return tuple(out)
 
 
-def program(ctx: Context, steps: tuple[tuple[Step, str | None], ...], keep: frozenset[str]) -> Program:
+def program(image: MemoryImage, work: tuple[Work, ...], keep: frozenset[str]) -> Program:
     """A Program that stores the tensors in `keep` right after they are written; its code goes into the memory image."""
     out: list[Step] = []
     stored: list[Stored] = []
+    scratch: list[int] = []
+    complete: dict[str, int] = {}
     line = 0
-    for step, tensor in steps:
+    for one in work:
+        step = one.step
+        if one.reads is not None:
+            step = replace(step, instruction=replace(step.instruction, fence=complete[one.reads]))
+        if step.instruction.opcode is Opcode.EXPERTS:
+            step = replace(step, instruction=replace(step.instruction, fence=len(out)))
         out.append(step)
-        if tensor is not None and tensor in keep:
-            extra, where, lines = store(ctx, tensor, line, len(out) - 1)
+        if one.scratch:
+            scratch.append(len(out) - 1)
+        if one.writes is not None:
+            complete[one.writes] = len(out)
+        known = {(s.tensor, s.first_row) for s in stored}
+        if one.tensor in keep and (one.tensor, one.first_row) not in known:
+            put = store if one.ctx.placement.has(one.tensor) else store_queues
+            extra, lines = put(one.ctx, one.tensor, line)
+            stored.append(_stored(one, line, len(out) - 1, step.instruction.rows))
             out.append(extra)
-            stored.append(where)
             line += lines
+    return _assemble(image, out, stored, scratch, line)
+
+
+def _assemble(image: MemoryImage, out: list[Step], stored: list[Stored], scratch: list[int], line: int) -> Program:
+    """Puts the scratch rows behind the stored tensors, chains the steps, and encodes them."""
+    end = line
+    for at in scratch:
+        i = replace(out[at].instruction, mem_addr=out[at].instruction.mem_addr + line)
+        out[at] = replace(out[at], instruction=i)
+        if i.opcode is Opcode.LOAD:  # whole blocks are read
+            end = max(end, i.mem_addr + i.blocks * image.block_lines)
     final = chained(out)
-    addr = ctx.image.add(b"".join(s.instruction.encode() for s in final))
-    return Program(final, addr, line, tuple(stored))
+    addr = image.add(b"".join(s.instruction.encode() for s in final))
+    return Program(final, addr, end, tuple(stored))

@@ -126,6 +126,10 @@ class Placement:
     act_words: int
     res_words: int
 
+    def has(self, name: str) -> bool:
+        """Whether the tensor has a place; gates have none, they live in the queues."""
+        return any(n == name for n, _ in self.places)
+
     def of(self, name: str) -> Place:
         """The place of a tensor."""
         return next(place for n, place in self.places if n == name)
@@ -144,8 +148,24 @@ def in_place_operand(group: Group) -> str | None:
     return last.inputs[2] if last.kind is OpKind.EXPERTS else None
 
 
-def _lives(graph: Graph, groups: tuple[Group, ...], output: str) -> tuple[list[Life], dict[str, str]]:
-    last_use = {output: len(groups)}
+@dataclass(frozen=True)
+class Section:
+    """Groups that are placed together, over `rows` token rows at a time (None: all of each tensor's).
+
+    `sources`: tensors that lie in memory before the first group; `kept`: tensors that must outlive the last one;
+    `resident`: tensors that have a place elsewhere.
+    """
+
+    groups: tuple[Group, ...]
+    sources: tuple[str, ...]
+    kept: tuple[str, ...]
+    resident: tuple[str, ...] = ()
+    rows: int | None = None
+
+
+def _lives(graph: Graph, section: Section) -> tuple[list[Life], dict[str, str]]:
+    groups = section.groups
+    last_use = dict.fromkeys(section.kept, len(groups))
     for step, group in enumerate(groups):
         for name in group.inputs:
             last_use[name] = max(last_use.get(name, 0), step)
@@ -153,17 +173,20 @@ def _lives(graph: Graph, groups: tuple[Group, ...], output: str) -> tuple[list[L
     alias: dict[str, str] = {}
 
     def claim(spec: TensorSpec, unit: Unit, step: int) -> None:
-        lives[spec.name] = Life(spec.name, unit, spec.shape[0], spec.shape[1], step, last_use.get(spec.name, step))
+        rows = spec.shape[0] if section.rows is None else section.rows
+        lives[spec.name] = Life(spec.name, unit, rows, spec.shape[1], step, last_use.get(spec.name, step))
 
-    claim(graph.input, Unit.ACT, 0)
+    for name in section.sources:
+        spec = graph.spec_of(name)
+        claim(spec, unit_of(spec, None), 0)
     for step, group in enumerate(groups):
         target = in_place_operand(group)
         if group.first.kind is OpKind.EXPERTS:
             w1 = graph.spec_of(group.first.inputs[3])
-            rows = group.output.shape[0]
+            rows = group.output.shape[0] if section.rows is None else section.rows
             lives[hidden_name(group.first)] = Life(hidden_name(group.first), Unit.ACT, rows, w1.shape[1], step, step)
         if target is None:
-            if group.first.kind is not OpKind.ROUTE:
+            if group.first.kind is not OpKind.ROUTE and group.output.name not in section.resident:
                 claim(group.output, unit_of(group.output, group.first.kind), step)
             continue
         if last_use[target] != step:
@@ -179,9 +202,9 @@ def _lives(graph: Graph, groups: tuple[Group, ...], output: str) -> tuple[list[L
     return list(lives.values()), alias
 
 
-def place(graph: Graph, groups: tuple[Group, ...], output: str, simd: int, pe: int) -> Placement:
-    """First-fit placement of every tensor of a task in ACT (words of `simd`) and RES (words of `pe`)."""
-    lives, alias = _lives(graph, groups, output)
+def place(graph: Graph, section: Section, simd: int, pe: int, act_base: int = 0) -> Placement:
+    """First-fit placement of a section's tensors in ACT (words of `simd`, from `act_base`) and RES (words of `pe`)."""
+    lives, alias = _lives(graph, section)
     placed: list[tuple[Life, Place]] = []
     for life in sorted(lives, key=lambda x: (x.first, x.name)):
         stride = ceil_div(life.columns, simd if life.unit is Unit.ACT else pe)
@@ -192,7 +215,7 @@ def place(graph: Graph, groups: tuple[Group, ...], output: str, simd: int, pe: i
             and other.first <= life.last + _OVERLAP_STEPS
             and life.first <= other.last + _OVERLAP_STEPS
         )
-        base = 0
+        base = act_base if life.unit is Unit.ACT else 0
         for low, high in busy:
             if base + life.rows * stride <= low:
                 break
@@ -204,4 +227,10 @@ def place(graph: Graph, groups: tuple[Group, ...], output: str, simd: int, pe: i
     def depth(unit: Unit) -> int:
         return max((p.base + p.words for _, p in placed if p.unit is unit), default=1)
 
-    return Placement(tuple(places.items()), depth(Unit.ACT) + 1, depth(Unit.RES))  # ACT: a spare word for windows
+    act = max(depth(Unit.ACT), act_base) + 1  # a spare word for windows
+    return Placement(tuple(places.items()), act, depth(Unit.RES))
+
+
+def whole(graph: Graph, groups: tuple[Group, ...], output: str) -> Section:
+    """The section of a task whose tensors all stay on chip."""
+    return Section(groups, (graph.input.name,), (output,))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codesign.errors import InputError
 from codesign.passes import graph_bounds, slice_experts
@@ -13,10 +13,12 @@ from codesign.schedule.board import Board
 from codesign.schedule.design import MIN_FIFO_BLOCKS, Design, MachineSize, TaskPrograms
 from codesign.schedule.isa import BEAT_BITS, PLANES, SLICE_BITS, Width
 from codesign.schedule.memories import LANE_DSP, SHARED_DSP, check_fit, choose_memories
-from codesign.schedule.place import Group, Placement, group_nodes, place
+from codesign.schedule.place import Group, Placement, group_nodes, place, whole
 from codesign.schedule.stream import MemoryImage, ceil_div, weight_format
+from codesign.schedule.tile import ROW_STEP, Tiling, lower_tiled, tile
 from codesign.spec import AttentionParams, Graph, Node, OpKind, RouteParams
 
+MIN_INSTRUCTIONS = 64
 SIMD_CHOICES = (16, 32, 64)
 PE_STEP = 16
 
@@ -44,13 +46,15 @@ class Options:
 
     array: ArrayShape | None = None
     widths: tuple[Width, ...] = (Width.STORED,)
+    block_rows: int | None = None
+    """Token rows of a block of a tiled Program; None: tile only a model that does not fit, with the largest block."""
 
 
 @dataclass(frozen=True)
 class _TaskPlan:
     task: str
     groups: tuple[Group, ...]
-    placement: Placement
+    placement: Placement | Tiling
 
 
 def _accumulator_bits(graph: Graph) -> int:
@@ -78,13 +82,13 @@ def _ports(array: ArrayShape, board: Board) -> int:
 
 def _size(graph: Graph, array: ArrayShape, board: Board, tasks: tuple[_TaskPlan, ...]) -> MachineSize:
     nodes = graph.nodes
-    rows = max([n.output.shape[0] for n in nodes] + [graph.input.shape[0]])
+    tiling = tasks[0].placement if isinstance(tasks[0].placement, Tiling) else None
+    rows = tiling.rows if tiling else max([n.output.shape[0] for n in nodes] + [graph.input.shape[0]])
     keys = max((n.output.shape[0] for n in nodes if n.kind is OpKind.ATTENTION), default=1)
     experts = max((n.output.shape[1] for n in nodes if n.kind is OpKind.ROUTE), default=1)
     norm_dim = max((n.output.shape[1] for n in nodes if n.kind is OpKind.NORM), default=1)
     if experts > array.pe:
         raise InputError(f"num_experts must be at most pe = {array.pe}, not {experts}; choose a larger array")
-    longest = max(2 * len(t.groups) + 4 for t in tasks)
     return MachineSize(
         simd=array.simd,
         pe=array.pe,
@@ -96,7 +100,7 @@ def _size(graph: Graph, array: ArrayShape, board: Board, tasks: tuple[_TaskPlan,
         max_experts=experts,
         acc_bits=_accumulator_bits(graph),
         norm_dim_max=ceil_div(norm_dim, array.pe) * array.pe,
-        max_instructions=1 << (longest - 1).bit_length(),
+        max_instructions=MIN_INSTRUCTIONS,
         fifo_blocks=MIN_FIFO_BLOCKS,
     )
 
@@ -153,31 +157,69 @@ def plan(graph: Graph, board: Board, options: Options = Options()) -> Design:
     Raises InputError when an operator does not fit the machine or the machine does not fit the board.
     """
     array = options.array or best_array(graph, board)
-    tasks = []
-    for out in graph.outputs:
-        groups = group_nodes(graph.nodes_of(out.task), out.tensor)
-        tasks.append(_TaskPlan(out.task, groups, place(graph, groups, out.tensor, array.simd, array.pe)))
-    size = _size(graph, array, board, tuple(tasks))
-    size = choose_memories(size, board, _stream_blocks(graph, size))
-    check_fit(size, board)
-    image = MemoryImage(size.line_bytes)
+    tasks, size = _fit(graph, board, array, options.block_rows)
+    image = MemoryImage(size.line_bytes, size.block_lines)
     programs = [_programs(graph, size, t, width, image) for width in options.widths for t in tasks]
+    size = replace(size, max_instructions=_instructions(programs))
+    check_fit(size, board)
     stride = ceil_div(graph.input.shape[1], array.simd)
-    blocks = ceil_div(graph.input.shape[0] * stride, size.block_act_words)
+    words = graph.input.shape[0] * stride
+    blocks = ceil_div(words, size.block_act_words) + (isinstance(tasks[0].placement, Tiling))
     return Design(size, board, image.to_bytes(), tuple(programs), stride * array.simd, blocks * size.block_lines)
 
 
+def _instructions(programs: list[TaskPrograms]) -> int:
+    """Depth of the program store."""
+    longest = max(len(t.traced.steps) for t in programs)
+    return max(MIN_INSTRUCTIONS, 1 << (longest - 1).bit_length())
+
+
+def _fit(
+    graph: Graph, board: Board, array: ArrayShape, block_rows: int | None
+) -> tuple[tuple[_TaskPlan, ...], MachineSize]:
+    """The first way that fits: all tensors on chip, or tiled over tokens with the largest block.
+
+    Raises InputError of the smallest block when nothing fits.
+    """
+    refused: InputError | None = None
+    for rows in (None, *_row_choices(graph)) if block_rows is None else (block_rows,):
+        try:
+            tasks = tuple(_task_plan(graph, out.task, out.tensor, array, rows) for out in graph.outputs)
+            size = _size(graph, array, board, tasks)
+            size = choose_memories(size, board, _stream_blocks(graph, size))
+            check_fit(size, board)
+            return tasks, size
+        except InputError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _row_choices(graph: Graph) -> tuple[int, ...]:
+    """Rows of a block, largest first: the tokens in 2, 3, .. blocks."""
+    tokens = graph.input.shape[0]
+    rows = (ceil_div(ceil_div(tokens, n), ROW_STEP) * ROW_STEP for n in range(2, ceil_div(tokens, ROW_STEP) + 1))
+    return tuple(dict.fromkeys(r for r in rows if r < tokens))
+
+
+def _task_plan(graph: Graph, task: str, output: str, array: ArrayShape, rows: int | None) -> _TaskPlan:
+    groups = group_nodes(graph.nodes_of(task), output)
+    if rows is None:
+        return _TaskPlan(task, groups, place(graph, whole(graph, groups, output), array.simd, array.pe))
+    return _TaskPlan(task, groups, tile(graph, groups, output, rows, array.simd, array.pe))
+
+
 def _programs(graph: Graph, size: MachineSize, task: _TaskPlan, width: Width, image: MemoryImage) -> TaskPrograms:
+    output = graph.output_of(task.task).tensor
+    placement = task.placement
     sliced = graph if width is Width.STORED else slice_experts(graph, SLICE_BITS[width])
-    groups = group_nodes(sliced.nodes_of(task.task), graph.output_of(task.task).tensor)
-    ctx = lower.Context(sliced, size, task.placement, image)
-    steps = lower.lower(ctx, groups)
-    every = frozenset(name for _, name in steps if name is not None)
-    plain = lower.program(ctx, steps, frozenset({graph.output_of(task.task).tensor}))
-    traced = lower.program(ctx, steps, every)
-    if len(traced.steps) > size.max_instructions:
-        raise InputError(
-            f"a Program must have at most {size.max_instructions} instructions, not {len(traced.steps)};"
-            " use fewer layers"
-        )
-    return TaskPrograms(task.task, width, plain, traced)
+    if isinstance(placement, Tiling):
+        groups = group_nodes(sliced.nodes_of(task.task), output)
+        tiling = tile(sliced, groups, output, placement.rows, size.simd, size.pe)
+        work = lower_tiled(sliced, size, tiling, image)
+    else:
+        groups = group_nodes(sliced.nodes_of(task.task), output)
+        work = lower.lower(lower.Context(sliced, size, placement, image), groups)
+    every = frozenset(one.tensor for one in work if one.tensor is not None)
+    plain = lower.program(image, work, frozenset({output}))
+    return TaskPrograms(task.task, width, plain, lower.program(image, work, every))

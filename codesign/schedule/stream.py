@@ -80,6 +80,7 @@ class MemoryImage:
     """Collects streams of whole lines of `line_bytes`; equal streams are stored once (tasks share their trunk)."""
 
     line_bytes: int
+    block_lines: int
     parts: list[bytes] = field(default_factory=list)
     lines: int = 0
     _addr_of: dict[bytes, int] = field(default_factory=dict)

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clock cycles of a Program without simulating the machine: passes, tiles and blocks instead of cycles.
+
+The model follows docs/machine.md at the grain of a weight tile: blocks arrive from DRAM at its sustained rate, into a
+FIFO of limited depth, in Program order; a tile's planes load while the tile before computes; the array issues one slot
+a cycle, rows wait for the rows they read; NORM and ROUTE run beside the array. Latencies are those of the RTL's
+pipelines, `Latencies`. The only input beside Program and machine is how many tokens each expert gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.schedule.design import MachineSize
+from codesign.schedule.isa import PLANES, SLICE_BITS, Instruction, Opcode, Unit, Width
+from codesign.schedule.stream import ceil_div
+
+Times = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Pipeline lengths of the RTL, in cycles."""
+
+    start: int = 40
+    """From start to the request of the Program's first line, and from its last line to the first dispatch."""
+    dispatch: int = 24
+    """From the completion that an instruction waits for to its first slot or read."""
+    dense: int = 45
+    """From a slot to its result being readable."""
+    first_slot: int = 6
+    """From a tile's last plane to its first slot."""
+    min_slots: int = 5
+    """Slots of a tile of few rows: the accumulator's read-modify-write."""
+    load_gap: int = 1
+    """Between two tiles' loads."""
+    norm: int = 60
+    """From reading a row to its result being readable, beside `n_tiles` cycles."""
+    route: int = 45
+    """From the last row of logits to the queues' being final."""
+    route_cycles: int = 2
+    """Cycles of the router a row, for each expert chosen."""
+    store: int = 80
+    """From the last beat of a STORE to its completion, beside the memory's own latency."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The external memory: sustained bytes a cycle over all ports, and cycles from request to data."""
+
+    bytes_per_cycle: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class InstructionTime:
+    """Cycles from the completion of the instruction before to this one's, split by what the array did meanwhile."""
+
+    cycles: int
+    compute: int
+    """Slots that computed."""
+    memory: int
+    """Waiting for blocks of the stream, or for a LOAD or STORE."""
+    fill: int
+    """Waiting for rows, queues or a pipeline to drain."""
+    stall: int
+    """Slots that tiles of few rows leave empty, and tiles that load longer than they compute."""
+
+
+@dataclass(frozen=True)
+class ProgramTime:
+    """A whole Program's cycles."""
+
+    cycles: int
+    instructions: tuple[InstructionTime, ...]
+
+
+@dataclass
+class _Stream:
+    """Arrival of the stream's blocks in the FIFO."""
+
+    size: MachineSize
+    supply: Supply
+    free_at: float
+    """When the memory can deliver the next block."""
+    pops: list[int] = field(default_factory=list)
+
+    def pop(self, count: int, earliest: int, not_before: float = 0.0, from_dram: bool = True) -> int:
+        """Pops `count` blocks one a cycle, the first at `earliest` or later; the cycle after the last.
+
+        `not_before`: when the first of them may be requested.
+        """
+        cycles = self.size.block_bytes / self.supply.bytes_per_cycle if from_dram else 1.0
+        time = earliest
+        for _ in range(count):
+            requested = max(self.free_at - self.supply.latency, not_before)
+            if len(self.pops) >= self.size.fifo_blocks:  # a block is requested when there is room for it
+                requested = max(requested, self.pops[-self.size.fifo_blocks])
+            self.free_at = max(self.free_at, requested + self.supply.latency) + cycles
+            time = max(time, int(self.free_at) + 1)
+            self.pops.append(time)
+            time += 1
+        return time
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of the array."""
+
+    rows: int
+    n_tiles: int
+    k_words: int
+    blocks: int
+    """Blocks of a weight tile; 0: `load` cycles from ACT instead."""
+    load: int
+    waits_for_pass: bool = False
+    not_before: bool = False
+    """Its blocks are requested only when the instruction is dispatched."""
+
+
+@dataclass
+class _Machine:
+    size: MachineSize
+    stream: _Stream
+    lat: Latencies
+    slot: int = 0
+    """First cycle in which the array can issue."""
+    shadow: int = 0
+    """First cycle in which the next tile may load."""
+    complete: int = 0
+    """When every instruction so far is complete."""
+    norm_free: int = 0
+    rows: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """When each row of the latest instruction's result is readable."""
+    compute: int = 0
+    memory: int = 0
+    stall: int = 0
+
+
+def estimate(
+    program: Sequence[Instruction],
+    size: MachineSize,
+    supply: Supply,
+    tokens: Sequence[Sequence[int]],
+    latencies: Latencies = Latencies(),
+) -> ProgramTime:
+    """Cycles of a Program. `tokens[i]`: tokens of each expert in the i-th EXPERTS instruction."""
+    lines = len(program) * 64 / size.line_bytes
+    begin = int(latencies.start + supply.latency + lines * size.line_bytes / supply.bytes_per_cycle)
+    machine = _Machine(size, _Stream(size, supply, float(begin)), latencies, begin, begin, begin)
+    queues = iter(tokens)
+    times = []
+    before = 0
+    for instruction in program:
+        counted = machine.compute, machine.memory, machine.stall
+        machine.complete = max(machine.complete, _run(machine, instruction, queues))
+        cycles = machine.complete - before
+        compute, memory, stall = (
+            now - then for now, then in zip((machine.compute, machine.memory, machine.stall), counted, strict=True)
+        )
+        if instruction.opcode in (Opcode.LOAD, Opcode.STORE):
+            memory = max(0, cycles - compute)
+        times.append(InstructionTime(cycles, compute, memory, cycles - compute - memory - stall, stall))
+        before = machine.complete
+    return ProgramTime(machine.complete, tuple(times))
+
+
+def _run(m: _Machine, i: Instruction, queues: object) -> int:
+    """Runs one instruction; the cycle in which it is complete."""
+    if not i.chain:
+        m.rows = np.zeros(0, dtype=np.int64)
+    start = m.complete + m.lat.dispatch if not i.chain else 0
+    if i.opcode is Opcode.LOAD:
+        return _load(m, i, start)
+    if i.opcode is Opcode.STORE:
+        return _store(m, i, start)
+    if i.opcode is Opcode.NORM:
+        return _norm(m, i, start)
+    if not i.chain:
+        m.slot, m.shadow = max(m.slot, start), max(m.shadow, start)
+    if i.opcode is Opcode.ATTENTION:
+        return _attention(m, i)
+    if i.opcode is Opcode.EXPERTS:
+        return _experts(m, i, next(queues))  # type: ignore[call-overload]
+    end = _pass(m, _Pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], 0), first_waits=bool(i.chain))
+    if i.opcode is Opcode.ROUTE:
+        m.rows = np.zeros(0, dtype=np.int64)
+        return max(end, int(end - i.rows + i.rows * max(1, m.lat.route_cycles * i.top_k))) + m.lat.route
+    return end
+
+
+def _load(m: _Machine, i: Instruction, start: int) -> int:
+    """One memory word a cycle, as its blocks arrive."""
+    per_block = m.size.block_act_words if i.unit is Unit.ACT else m.size.block_res_words
+    time = start
+    for _ in range(i.blocks):
+        time = m.stream.pop(1, time, start if i.fence else 0.0) - 1 + per_block
+    m.slot = m.shadow = max(m.slot, time)
+    return time + m.lat.first_slot
+
+
+def _store(m: _Machine, i: Instruction, start: int) -> int:
+    """One beat a cycle, then the write responses."""
+    beats = {Unit.ACT: m.size.act_beats * i.words, Unit.RES: m.size.res_beats * i.words, Unit.QUEUE: i.words // 4}
+    return start + beats[i.unit] + m.lat.store + int(m.stream.supply.latency)
+
+
+def _norm(m: _Machine, i: Instruction, start: int) -> int:
+    """A RES word a cycle; rows wait for the instruction before when chained."""
+    records = m.stream.pop(i.n_tiles * m.size.record_blocks, max(start, m.norm_free))
+    ready = m.rows if i.chain and len(m.rows) == i.rows else np.full(i.rows, start, dtype=np.int64)
+    first = max(start, records, m.norm_free)
+    steps = np.arange(i.rows, dtype=np.int64) * i.n_tiles
+    read = np.maximum.accumulate(np.maximum(ready, first) - steps) + steps
+    m.norm_free = int(read[-1]) + i.n_tiles
+    m.rows = read + i.n_tiles + m.lat.norm
+    return int(m.rows[-1])
+
+
+def _attention(m: _Machine, i: Instruction) -> int:
+    end = 0
+    for head in range(i.num_heads):
+        first, last = head * i.dim, (head + 1) * i.dim
+        columns = last - first // 16 * 16
+        windows, groups = ceil_div(columns, m.size.simd), ceil_div(columns, m.size.pe)
+        _pass(m, _Pass(i.rows, ceil_div(i.keys, m.size.pe), windows, 0, m.size.pe), first_waits=False)
+        mix = _Pass(i.rows, groups, ceil_div(i.keys, m.size.simd), 0, m.size.simd, waits_for_pass=True)
+        end = _pass(m, mix, first_waits=True)
+    return end
+
+
+def _experts(m: _Machine, i: Instruction, tokens: Sequence[int]) -> int:
+    """Two passes an expert with tokens; the first `ahead` are on chip early, whether or not they have any."""
+    end = m.slot
+    for e, count in enumerate(tokens):
+        code = i.width_of(e)
+        planes = PLANES[i.weight_format] if code is Width.STORED else SLICE_BITS[code] + 1
+        late = e >= i.ahead
+        if count == 0:
+            if not late:
+                blocks = m.size.dense_blocks(i.n_tiles, i.k_words, planes)
+                blocks += m.size.dense_blocks(i.n_tiles2, i.k_words2, planes)
+                m.shadow = m.stream.pop(blocks, m.shadow)
+            continue
+        _pass(m, _Pass(count, i.n_tiles, i.k_words, planes, 0, not_before=late), first_waits=False)
+        end = _pass(m, _Pass(count, i.n_tiles2, i.k_words2, planes, 0, not_before=late), first_waits=True)
+    return end
+
+
+def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
+    """Issues one pass; the cycle in which its last row is readable."""
+    ready = m.rows if first_waits and len(m.rows) == p.rows else None
+    slots = np.zeros(0, dtype=np.int64)
+    length = max(p.rows, m.lat.min_slots)
+    opened = m.shadow if p.not_before else 0.0
+    for tile in range(p.n_tiles * p.k_words):
+        loaded = m.shadow + p.load
+        if p.blocks:
+            if tile % p.k_words == 0:
+                loaded = m.stream.pop(m.size.record_blocks, loaded, opened)
+            loaded = m.stream.pop(p.blocks, loaded, opened)
+        begin = max(m.slot, loaded + m.lat.first_slot)
+        unhindered = m.shadow + p.load + p.blocks + (m.size.record_blocks if tile % p.k_words == 0 else 0)
+        waited = begin - max(m.slot, 0)
+        m.memory += max(0, min(waited, loaded - unhindered)) if p.blocks else 0
+        if tile == 0 and ready is not None:
+            steps = np.arange(p.rows, dtype=np.int64)
+            slots = np.maximum.accumulate(np.maximum(ready, begin) - steps) + steps
+        else:
+            slots = begin + np.arange(p.rows, dtype=np.int64)
+        m.compute += p.rows
+        m.stall += length - p.rows
+        m.slot = max(int(slots[-1]) + 1, begin + length)
+        m.shadow = int(slots[0]) + m.lat.load_gap
+    m.rows = slots + m.lat.dense
+    return int(m.rows[-1])
