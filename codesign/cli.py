@@ -25,7 +25,7 @@ from rich.table import Table
 
 from codesign import __version__
 from codesign.emit.manifest import ExpertWidth
-from codesign.engines import Engine, SimulationResult
+from codesign.engines import Engine, EstimateReport, SimulationResult
 from codesign.errors import CodesignError
 
 INTERRUPTED = 130
@@ -167,6 +167,23 @@ def simulate(
 
 
 @app.command()
+def estimate(
+    bundle: BundleArgument,
+    image: Annotated[int, typer.Option(min=0, help="Which of the bundle's images decides the routing.")] = 0,
+    width: Annotated[ExpertWidth, typer.Option(help="Bit planes of the experts to read.")] = ExpertWidth.STORED,
+    as_json: Json = False,
+) -> None:
+    """Predict clock cycles without simulation, split by what they are spent on."""
+    from codesign.engines import Bundle, estimate_bundle
+
+    result = estimate_bundle(Bundle.load(bundle), image, width)
+    if as_json:
+        print(result.to_json())
+    else:
+        _print_estimate(result)
+
+
+@app.command()
 def report(bundle: BundleArgument, as_json: Json = False) -> None:
     """Write one self-contained HTML page about a bundle and its last simulations."""
     from codesign.report import report as run
@@ -236,6 +253,22 @@ def _print_simulations(results: tuple[SimulationResult, ...]) -> None:
     for one in results:
         for difference in one.mismatches:
             print(f"{one.engine.value}: {difference}")
+
+
+def _print_estimate(result: EstimateReport) -> None:
+    for task in result.tasks:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("instruction", "opcode", "cycles", "compute", "memory", "fill", "stall"):
+            table.add_column(title, justify="left" if title in {"instruction", "opcode"} else "right", no_wrap=True)
+        for i in task.instructions:
+            table.add_row(i.name, i.opcode, *(f"{n:,}" for n in (i.cycles, i.compute, i.memory, i.fill, i.stall)))
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        used = task.macs / task.cycles / result.peak_macs_per_cycle
+        print(
+            f"{task.task}: {task.cycles:,} cycles (estimated), {task.cycles / result.clock_mhz / 1e3:.3f} ms at"
+            f" {result.clock_mhz:g} MHz, {used:.1%} of the array; bounds: compute {task.compute_bound:,.0f},"
+            f" memory {task.memory_bound:,.0f} cycles"
+        )
 
 
 def _exit_unless(good: bool) -> None:

@@ -7,6 +7,7 @@ In: a bundle's folder and images. Out: `SimulationResult`. Only `toolchain.py` s
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference
 from codesign.engines.engine import Engine
+from codesign.engines.estimate import EstimateReport, estimate_bundle
 from codesign.engines.results import SimulationResult, TaskProfile, load_profiles, load_result
 from codesign.engines.simulate import ENGINES, simulate
 
@@ -15,8 +16,10 @@ __all__ = [
     "Bundle",
     "Difference",
     "Engine",
+    "EstimateReport",
     "SimulationResult",
     "TaskProfile",
+    "estimate_bundle",
     "load_profiles",
     "load_result",
     "simulate",
