@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from codesign.errors import InputError
@@ -48,6 +49,8 @@ class Options:
     widths: tuple[Width, ...] = (Width.STORED,)
     block_rows: int | None = None
     """Token rows of a block of a tiled Program; None: tile only a model that does not fit, with the largest block."""
+    machine: MachineSize | None = None
+    """A machine that exists already (a bitstream): the model must fit it. Its array is used, `array` is not."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,12 @@ def plan(graph: Graph, board: Board, options: Options = Options()) -> Design:
 
     Raises InputError when an operator does not fit the machine or the machine does not fit the board.
     """
-    array = options.array or best_array(graph, board)
-    tasks, size = _fit(graph, board, array, options.block_rows)
+    given = options.machine
+    array = ArrayShape(given.simd, given.pe) if given else options.array or best_array(graph, board)
+    tasks, size = _fit(graph, board, array, options)
     image = MemoryImage(size.line_bytes, size.block_lines)
     programs = [_programs(graph, size, t, width, image) for width in options.widths for t in tasks]
-    size = replace(size, max_instructions=_instructions(programs))
+    size = _on_machine(replace(size, max_instructions=_instructions(programs)), given)
     check_fit(size, board)
     stride = ceil_div(graph.input.shape[1], array.simd)
     words = graph.input.shape[0] * stride
@@ -174,25 +178,48 @@ def _instructions(programs: list[TaskPrograms]) -> int:
     return max(MIN_INSTRUCTIONS, 1 << (longest - 1).bit_length())
 
 
-def _fit(
-    graph: Graph, board: Board, array: ArrayShape, block_rows: int | None
-) -> tuple[tuple[_TaskPlan, ...], MachineSize]:
+def _fit(graph: Graph, board: Board, array: ArrayShape, options: Options) -> tuple[tuple[_TaskPlan, ...], MachineSize]:
     """The first way that fits: all tensors on chip, or tiled over tokens with the largest block.
 
     Raises InputError of the smallest block when nothing fits.
     """
     refused: InputError | None = None
-    for rows in (None, *_row_choices(graph)) if block_rows is None else (block_rows,):
+    for rows in (None, *_row_choices(graph)) if options.block_rows is None else (options.block_rows,):
         try:
             tasks = tuple(_task_plan(graph, out.task, out.tensor, array, rows) for out in graph.outputs)
             size = _size(graph, array, board, tasks)
-            size = choose_memories(size, board, _stream_blocks(graph, size))
-            check_fit(size, board)
-            return tasks, size
+            if options.machine is None:
+                size = choose_memories(size, board, _stream_blocks(graph, size))
+                check_fit(size, board)
+            return tasks, _on_machine(size, options.machine)
         except InputError as error:
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+_CAPACITIES = ("act_words", "res_words", "max_rows", "key_words", "max_experts", "acc_bits", "norm_dim_max",
+               "max_instructions")  # fmt: skip
+"""Fields of a machine that must be at least what a model needs."""
+
+
+def _on_machine(needed: MachineSize, given: MachineSize | None) -> MachineSize:
+    """The machine that exists, if one is given. Raises InputError naming what the model needs more of."""
+    if given is None:
+        return needed
+    for name in _CAPACITIES:
+        need, have = getattr(needed, name), getattr(given, name)
+        if need > have:
+            raise InputError(
+                f"{name} must be at most {have} on the given machine, not {need}; generate a larger machine"
+            )
+    return given
+
+
+def common_machine(sizes: Sequence[MachineSize]) -> MachineSize:
+    """The smallest machine that runs everything that each of the given machines (of one array) runs."""
+    most = {name: max(getattr(size, name) for size in sizes) for name in (*_CAPACITIES, "fifo_blocks")}
+    return replace(sizes[0], **most)
 
 
 def _row_choices(graph: Graph) -> tuple[int, ...]:

@@ -58,7 +58,10 @@ class Supply:
 
 @dataclass(frozen=True)
 class InstructionTime:
-    """Cycles from the completion of the instruction before to this one's, split by what the array did meanwhile."""
+    """Cycles that an instruction adds to the run, split by what the array did meanwhile; they add up.
+
+    A NORM that runs beside the array adds none itself; the array's wait for its rows is `fill` of the next instruction.
+    """
 
     cycles: int
     compute: int
@@ -66,9 +69,9 @@ class InstructionTime:
     memory: int
     """Waiting for blocks of the stream, or for a LOAD or STORE."""
     fill: int
-    """Waiting for rows, queues or a pipeline to drain."""
+    """Waiting for rows, queues, or a pipeline to fill or drain."""
     stall: int
-    """Slots that tiles of few rows leave empty, and tiles that load longer than they compute."""
+    """Slots that tiles of few rows leave empty, and waiting for tiles that load longer than the one before computes."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ class _Machine:
     norm_free: int = 0
     rows: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """When each row of the latest instruction's result is readable."""
+    front: int = 0
+    """The cycle up to which time is accounted for."""
     compute: int = 0
     memory: int = 0
     stall: int = 0
@@ -154,18 +159,16 @@ def estimate(
     machine = _Machine(size, _Stream(size, supply, float(begin)), latencies, begin, begin, begin)
     queues = iter(tokens)
     times = []
-    before = 0
     for instruction in program:
-        counted = machine.compute, machine.memory, machine.stall
+        counted = machine.front, machine.compute, machine.memory, machine.stall
         machine.complete = max(machine.complete, _run(machine, instruction, queues))
-        cycles = machine.complete - before
-        compute, memory, stall = (
-            now - then for now, then in zip((machine.compute, machine.memory, machine.stall), counted, strict=True)
-        )
-        if instruction.opcode in (Opcode.LOAD, Opcode.STORE):
-            memory = max(0, cycles - compute)
+        alone = instruction.opcode in (Opcode.LOAD, Opcode.STORE) or instruction is program[-1]
+        machine.front = max(machine.front, machine.slot, machine.complete if alone else 0)
+        now = machine.front, machine.compute, machine.memory, machine.stall
+        cycles, compute, memory, stall = (n - c for n, c in zip(now, counted, strict=True))
+        if alone and not compute:
+            memory = cycles
         times.append(InstructionTime(cycles, compute, memory, cycles - compute - memory - stall, stall))
-        before = machine.complete
     return ProgramTime(machine.complete, tuple(times))
 
 
@@ -255,26 +258,22 @@ def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
     """Issues one pass; the cycle in which its last row is readable."""
     ready = m.rows if first_waits and len(m.rows) == p.rows else None
     slots = np.zeros(0, dtype=np.int64)
+    steps = np.arange(p.rows, dtype=np.int64)
     length = max(p.rows, m.lat.min_slots)
     opened = m.shadow if p.not_before else 0.0
     for tile in range(p.n_tiles * p.k_words):
-        loaded = m.shadow + p.load
-        if p.blocks:
-            if tile % p.k_words == 0:
-                loaded = m.stream.pop(m.size.record_blocks, loaded, opened)
-            loaded = m.stream.pop(p.blocks, loaded, opened)
+        blocks = p.blocks + (m.size.record_blocks if p.blocks and tile % p.k_words == 0 else 0)
+        unhindered = m.shadow + p.load + blocks
+        loaded = m.stream.pop(blocks, m.shadow, opened) if blocks else unhindered
         begin = max(m.slot, loaded + m.lat.first_slot)
-        unhindered = m.shadow + p.load + p.blocks + (m.size.record_blocks if tile % p.k_words == 0 else 0)
-        waited = begin - max(m.slot, 0)
-        m.memory += max(0, min(waited, loaded - unhindered)) if p.blocks else 0
+        m.memory += min(begin - m.slot, loaded - unhindered)
+        m.stall += max(0, min(begin - m.slot - (loaded - unhindered), blocks + p.load)) if tile else 0
+        slots = begin + steps
         if tile == 0 and ready is not None:
-            steps = np.arange(p.rows, dtype=np.int64)
             slots = np.maximum.accumulate(np.maximum(ready, begin) - steps) + steps
-        else:
-            slots = begin + np.arange(p.rows, dtype=np.int64)
         m.compute += p.rows
         m.stall += length - p.rows
-        m.slot = max(int(slots[-1]) + 1, begin + length)
+        m.slot = max(int(slots[-1]) + 1, int(slots[0]) + length)
         m.shadow = int(slots[0]) + m.lat.load_gap
     m.rows = slots + m.lat.dense
     return int(m.rows[-1])

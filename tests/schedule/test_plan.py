@@ -13,6 +13,7 @@ from codesign.schedule import ArrayShape, Design, MachineSize, MemoryKind, Optio
 from codesign.schedule.isa import Instruction, Opcode, Post, Space, Unit
 from codesign.schedule.legal import violation
 from codesign.schedule.memories import check_fit, choose_memories, cost
+from codesign.schedule.plan import common_machine
 from tests.graphs import GraphShape, random_graph
 
 BOARD = load_board("zcu104")
@@ -181,3 +182,18 @@ def test_illegal_instructions_name_the_rule(opcode: Opcode, change: dict[str, in
     found = violation(replace(good, **change), design.size)
     assert found is not None
     assert rule in found
+
+
+def test_several_models_share_a_machine() -> None:
+    graphs = [
+        random_graph(np.random.default_rng(s), GraphShape(tokens=t, dim=d)) for s, t, d in ((0, 9, 40), (1, 17, 16))
+    ]
+    own = [plan(g, BOARD, Options(ARRAYS[0])).size for g in graphs]
+    machine = common_machine(own)
+    assert machine.act_words == max(s.act_words for s in own)
+    for graph in graphs:
+        assert plan(graph, BOARD, Options(machine=machine)).size == machine
+    with pytest.raises(
+        InputError, match=r"res_words must be at most 1 on the given machine, not \d+; generate a larger"
+    ):
+        plan(graphs[0], BOARD, Options(machine=replace(machine, res_words=1)))
