@@ -7,15 +7,19 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := codesign tests rtl_tests boards
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo m3vit-tiny test lint format clean
 
 help:
 	@echo "make demo    checkpoint -> QONNX -> bundle in build/demo -> three engines -> report"
+	@echo "make m3vit-tiny    the bundle of an M3ViT-tiny with random weights in build/m3vit-tiny"
 	@echo "make test    every test"
 	@echo "make lint    ruff and mypy;  make format  rewrites;  make clean  removes build/ and caches"
 
 demo: $(STAMP)
 	$(BIN)/codesign demo --out build/demo
+
+m3vit-tiny: $(STAMP)
+	$(BIN)/codesign generate models/m3vit_tiny.toml --board zcu104 --out build/m3vit-tiny
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -107,7 +107,7 @@ def export(
 
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QONNX file of codesign export.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A QONNX file, or the .toml recipe of a shape.")],
     board: Annotated[str, typer.Option(help="A board's name, or the path of a board.toml.")] = "zcu104",
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("build/bundle"),
     images: Annotated[Path | None, typer.Option(help="Test images: FILE.npy or a folder of PNGs.")] = None,
@@ -117,9 +117,10 @@ def generate(
     width: Annotated[
         list[ExpertWidth] | None, typer.Option(help="Also Programs that read slices of int8 experts.")
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights of a recipe.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Turn a QONNX model into a bundle: HLS C++, SystemVerilog, data, driver, tests."""
+    """Turn a model into a bundle: HLS C++, SystemVerilog, data, driver, tests."""
     from codesign.generate import generate as run
     from codesign.schedule import ArrayShape, Options
 
@@ -127,7 +128,7 @@ def generate(
     widths = tuple(dict.fromkeys((ExpertWidth.STORED, *(width or ()))))
     with _watch() as watch:
         watch("generating the bundle", 0, 1)
-        bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)))
+        bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)), seed)
         watch("generating the bundle", 1, 1)
     _print_facts({"bundle": str(bundle)}, as_json)
 

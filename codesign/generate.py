@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a QONNX file to a bundle: import, size, schedule, emit."""
+"""From a QONNX file, or the recipe of a model without weights, to a bundle: import or make, size, schedule, emit."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from codesign.frontend import import_qonnx, read_metadata
 from codesign.passes import verify
 from codesign.schedule import Options, load_board, plan
 from codesign.spec import ImageSpec
+from codesign.synthesis import synthesise
 from codesign.train.digitscenes import HEIGHT, WIDTH, Split, scenes
 
 METRICS_KEY = "codesign.metrics"
 DEFAULT_IMAGES = 16
+SYNTHETIC_IMAGES = 2
 DEFAULT_OPTIONS = Options()
 
 
 def generate(
-    model: Path, board: str, out: Path, images: Path | None = None, options: Options = DEFAULT_OPTIONS
+    model: Path, board: str, out: Path, images: Path | None = None, options: Options = DEFAULT_OPTIONS, seed: int = 0
 ) -> Path:
-    """Write the bundle of a QONNX model for a board to folder `out`, all or nothing, and return that folder.
+    """Write the bundle of a model for a board to folder `out`, all or nothing, and return that folder.
 
-    `images`: the test images that go into the bundle, a .npy file or a folder of PNGs; when None, 16 test scenes of
-    DigitScenes. Raises InputError for a model, board or image that cannot be taken, and when the model does not fit.
+    `model`: a QONNX file, or the recipe of a model without weights (`models/m3vit_tiny.toml`), which gets random ones
+    with the statistics of trained ones (`codesign.synthesis`) by `seed`. `images`: the test images that go into the
+    bundle, a .npy file or a folder of PNGs; when None, 16 test scenes of DigitScenes, or a recipe's photographs.
+    Raises InputError for a model, board or image that cannot be taken, and when the model does not fit.
     """
     target = load_board(board)
-    graph = import_qonnx(model)
+    if model.suffix == ".toml":
+        made = synthesise(model, seed, SYNTHETIC_IMAGES)
+        graph, own, training = made.graph, made.test, "{}"
+    else:
+        graph, own, training = import_qonnx(model), None, read_metadata(model).get(METRICS_KEY, "{}")
     verify(graph)
-    pixels = _scenes(graph.image) if images is None else load_images(images, graph.image)
-    design = plan(graph, target, options)
-    training = read_metadata(model).get(METRICS_KEY, "{}")
-    return write_bundle(BundleSource(graph, design, pixels, training), out)
+    if images is not None:
+        own = load_images(images, graph.image)
+    pixels = _scenes(graph.image) if own is None else own
+    return write_bundle(BundleSource(graph, plan(graph, target, options), pixels, training), out)
 
 
 def _scenes(spec: ImageSpec) -> Pixels:
