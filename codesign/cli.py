@@ -27,6 +27,7 @@ from codesign import __version__
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Engine, EstimateReport, SimulationResult
 from codesign.errors import CodesignError
+from codesign.synthesis.recipe import ExpertWeights
 
 INTERRUPTED = 130
 
@@ -117,18 +118,24 @@ def generate(
     width: Annotated[
         list[ExpertWidth] | None, typer.Option(help="Also Programs that read slices of int8 experts.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights of a recipe.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Recipe: of its random weights.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Recipe: its first blocks only.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Recipe: experts a token.")] = None,
+    experts: Annotated[ExpertWeights | None, typer.Option(help="Recipe: format of the experts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a model into a bundle: HLS C++, SystemVerilog, data, driver, tests."""
+    from codesign.generate import Synthetic
     from codesign.generate import generate as run
     from codesign.schedule import ArrayShape, Options
 
     shape = None if array is None else ArrayShape.parse(array)
+    given = any(value is not None for value in (seed, layers, top_k, experts))
+    synthetic = Synthetic(seed or 0, layers, top_k, experts) if given else None
     widths = tuple(dict.fromkeys((ExpertWidth.STORED, *(width or ()))))
     with _watch() as watch:
         watch("generating the bundle", 0, 1)
-        bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)), seed)
+        bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)), synthetic)
         watch("generating the bundle", 1, 1)
     _print_facts({"bundle": str(bundle)}, as_json)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from codesign.frontend import import_qonnx, read_metadata
 from codesign.passes import verify
 from codesign.schedule import Options, load_board, plan
 from codesign.spec import ImageSpec
-from codesign.synthesis import synthesise
+from codesign.synthesis import ExpertWeights, read_recipe, synthesise
 from codesign.train.digitscenes import HEIGHT, WIDTH, Split, scenes
 
 METRICS_KEY = "codesign.metrics"
@@ -23,20 +24,39 @@ SYNTHETIC_IMAGES = 2
 DEFAULT_OPTIONS = Options()
 
 
+@dataclass(frozen=True)
+class Synthetic:
+    """How a recipe without weights becomes a model: seed of its weights, and what to change in the recipe."""
+
+    seed: int = 0
+    layers: int | None = None
+    top_k: int | None = None
+    experts: ExpertWeights | None = None
+
+
 def generate(
-    model: Path, board: str, out: Path, images: Path | None = None, options: Options = DEFAULT_OPTIONS, seed: int = 0
+    model: Path,
+    board: str,
+    out: Path,
+    images: Path | None = None,
+    options: Options = DEFAULT_OPTIONS,
+    synthetic: Synthetic | None = None,
 ) -> Path:
     """Write the bundle of a model for a board to folder `out`, all or nothing, and return that folder.
 
     `model`: a QONNX file, or the recipe of a model without weights (`models/m3vit_tiny.toml`), which gets random ones
-    with the statistics of trained ones (`codesign.synthesis`) by `seed`. `images`: the test images that go into the
+    with the statistics of trained ones (`codesign.synthesis`) as `synthetic` says. `images`: the test images that go into the
     bundle, a .npy file or a folder of PNGs; when None, 16 test scenes of DigitScenes, or a recipe's photographs.
     Raises InputError for a model, board or image that cannot be taken, and when the model does not fit.
     """
     target = load_board(board)
     if model.suffix == ".toml":
-        made = synthesise(model, seed, SYNTHETIC_IMAGES)
+        s = synthetic or Synthetic()
+        recipe = read_recipe(model).changed(layers=s.layers, top_k=s.top_k, expert_weights=s.experts)
+        made = synthesise(recipe, s.seed, SYNTHETIC_IMAGES)
         graph, own, training = made.graph, made.test, "{}"
+    elif synthetic is not None:
+        raise InputError(f"seed, layers, top-k and experts must be left out for {model}, which has weights; drop them")
     else:
         graph, own, training = import_qonnx(model), None, read_metadata(model).get(METRICS_KEY, "{}")
     verify(graph)

@@ -16,6 +16,7 @@ from codesign.synthesis.recipe import (
     parse_recipe,
     read_recipe,
 )
+from codesign.synthesis.shapes import random_recipe
 from codesign.synthesis.statistics import Macs, Statistics, count_macs, measure
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "measure",
     "parse_recipe",
     "photographs",
+    "random_recipe",
     "read_recipe",
     "synthesise",
     "to_patches",
