@@ -45,8 +45,8 @@ def generate(
     """Write the bundle of a model for a board to folder `out`, all or nothing, and return that folder.
 
     `model`: a QONNX file, or the recipe of a model without weights (`models/m3vit_tiny.toml`), which gets random ones
-    with the statistics of trained ones (`codesign.synthesis`) as `synthetic` says. `images`: the test images that go into the
-    bundle, a .npy file or a folder of PNGs; when None, 16 test scenes of DigitScenes, or a recipe's photographs.
+    with the statistics of trained ones (`codesign.synthesis`) as `synthetic` says. `images`: the test images that
+    go into the bundle, a .npy file or a folder of PNGs; when None, 16 scenes of DigitScenes, or a recipe's photographs.
     Raises InputError for a model, board or image that cannot be taken, and when the model does not fit.
     """
     target = load_board(board)

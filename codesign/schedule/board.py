@@ -25,7 +25,7 @@ class Resources(BaseModel):
 
 
 class Memory(BaseModel):
-    """The external memory as the machine's ports see it; the model of it in simulation is `rtl_tests/machine/dram.cpp`."""
+    """The external memory as the machine's ports see it; simulated by `rtl_tests/machine/dram.cpp`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ports: int = Field(gt=0)

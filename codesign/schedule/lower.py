@@ -107,7 +107,7 @@ def linear(ctx: Context, group: Group) -> Step:
         post=post,
         weight_format=form,
         rows=src.rows,
-        k_words=src.stride,
+        k_words=ceil_div(weight.shape[1], ctx.size.simd),
         n_tiles=ceil_div(weight.shape[0], ctx.size.pe),
         src_base=src.base,
         src_stride=src.stride,
@@ -192,7 +192,7 @@ def route(ctx: Context, group: Group) -> Step:
         Opcode.ROUTE,
         weight_format=form,
         rows=src.rows,
-        k_words=src.stride,
+        k_words=ceil_div(weight.shape[1], ctx.size.simd),
         n_tiles=1,
         src_base=src.base,
         src_stride=src.stride,
@@ -220,9 +220,9 @@ def experts(ctx: Context, group: Group) -> Step:
         Opcode.EXPERTS,
         weight_format=form,
         rows=src.rows,
-        k_words=src.stride,
+        k_words=ceil_div(w1.shape[2], ctx.size.simd),
         n_tiles=ceil_div(w1.shape[1], ctx.size.pe),
-        k_words2=hidden.stride,
+        k_words2=ceil_div(w1.shape[1], ctx.size.simd),
         n_tiles2=ceil_div(w2.shape[1], ctx.size.pe),
         src_base=src.base,
         src_stride=src.stride,
@@ -236,7 +236,7 @@ def experts(ctx: Context, group: Group) -> Step:
         mem_addr=_stream(ctx, b"".join(streams))[0],
         blocks=len(streams[0]) // ctx.size.block_bytes,
         ahead=_ahead(ctx, len(streams[0]), w1.shape[0]),
-        widths=_widths(p, form),
+        widths=_widths(p, form, w1.shape[2], w1.shape[1], ctx.size.simd),
     )
     return Step(node.name, instruction, macs=_routed_rows(ctx, node) * (w1[0].size + w2[0].size))
 
@@ -246,7 +246,7 @@ def _ahead(ctx: Context, expert_bytes: int, num_experts: int) -> int:
     return min(num_experts, ctx.size.fifo_blocks * ctx.size.block_bytes // expert_bytes)
 
 
-def _widths(params: ExpertsParams, form: WeightFormat) -> int:
+def _widths(params: ExpertsParams, form: WeightFormat, inputs: int, hidden: int, simd: int) -> int:
     """The `widths` field of the experts' slices."""
     if not params.slices:
         return 0
@@ -255,6 +255,11 @@ def _widths(params: ExpertsParams, form: WeightFormat) -> int:
         raise InputError(
             f"slices must be of int8 experts, at most {MAX_WIDTHS}, not of {len(params.slices)} {form.name} experts;"
             " generate without slices"
+        )
+    if inputs % simd or hidden % simd:  # a slice of a padding weight is not 0
+        raise InputError(
+            f"sliced experts must have inputs and hidden sizes that are multiples of simd = {simd}, not {inputs} and"
+            f" {hidden}; choose an array with fewer columns, or generate without slices"
         )
     return sum(code[bits] << (WIDTH_BITS * e) for e, bits in enumerate(params.slices))
 

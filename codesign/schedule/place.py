@@ -106,6 +106,12 @@ class Place:
         return self.rows * self.stride
 
 
+def row_words(unit: Unit, columns: int, simd: int, pe: int) -> int:
+    """Words of a row: results are written in tiles of `pe` lanes, whole ones."""
+    tiles = ceil_div(columns, pe)
+    return ceil_div(tiles * pe, simd) if unit is Unit.ACT else tiles
+
+
 @dataclass(frozen=True)
 class Life:
     """A tensor's claim on a memory from step `first` to step `last`, both inclusive."""
@@ -207,7 +213,7 @@ def place(graph: Graph, section: Section, simd: int, pe: int, act_base: int = 0)
     lives, alias = _lives(graph, section)
     placed: list[tuple[Life, Place]] = []
     for life in sorted(lives, key=lambda x: (x.first, x.name)):
-        stride = ceil_div(life.columns, simd if life.unit is Unit.ACT else pe)
+        stride = row_words(life.unit, life.columns, simd, pe)
         busy = sorted(
             (p.base, p.base + p.words)
             for other, p in placed

@@ -12,9 +12,9 @@ from codesign.passes import graph_bounds, slice_experts
 from codesign.schedule import lower
 from codesign.schedule.board import Board
 from codesign.schedule.design import MIN_FIFO_BLOCKS, Design, MachineSize, TaskPrograms
-from codesign.schedule.isa import BEAT_BITS, PLANES, SLICE_BITS, Width
+from codesign.schedule.isa import BEAT_BITS, PLANES, SLICE_BITS, Unit, Width
 from codesign.schedule.memories import LANE_DSP, SHARED_DSP, check_fit, choose_memories
-from codesign.schedule.place import Group, Placement, group_nodes, place, whole
+from codesign.schedule.place import Group, Placement, group_nodes, place, row_words, whole
 from codesign.schedule.stream import MemoryImage, ceil_div, weight_format
 from codesign.schedule.tile import ROW_STEP, Tiling, lower_tiled, tile
 from codesign.spec import AttentionParams, Graph, Node, OpKind, RouteParams
@@ -166,7 +166,7 @@ def plan(graph: Graph, board: Board, options: Options = Options()) -> Design:
     programs = [_programs(graph, size, t, width, image) for width in options.widths for t in tasks]
     size = _on_machine(replace(size, max_instructions=_instructions(programs)), given)
     check_fit(size, board)
-    stride = ceil_div(graph.input.shape[1], array.simd)
+    stride = row_words(Unit.ACT, graph.input.shape[1], array.simd, array.pe)
     words = graph.input.shape[0] * stride
     blocks = ceil_div(words, size.block_act_words) + (isinstance(tasks[0].placement, Tiling))
     return Design(size, board, image.to_bytes(), tuple(programs), stride * array.simd, blocks * size.block_lines)

@@ -15,7 +15,7 @@ from codesign.errors import InputError
 from codesign.schedule.design import MachineSize
 from codesign.schedule.isa import Space, Unit
 from codesign.schedule.lower import Context, Work, compute, load_rows, store
-from codesign.schedule.place import Group, Place, Placement, Section, in_place_operand, place
+from codesign.schedule.place import Group, Place, Placement, Section, in_place_operand, place, row_words
 from codesign.schedule.stream import MemoryImage, ceil_div
 from codesign.spec import INT8, AddParams, Graph, OpKind
 
@@ -126,19 +126,19 @@ def tile(graph: Graph, groups: tuple[Group, ...], output: str, rows: int, simd: 
         kept = (*stores, *([output] if output in made else []))
         section = Section(part, tuple(sorted(used)), kept, keys, rows)
         phases.append(Phase(section, tuple(sorted(used)), stores, keys))
-    resident, act_base = _resident(graph, phases, simd)
+    resident, act_base = _resident(graph, phases, simd, pe)
     placements = tuple(place(graph, p.section, simd, pe, act_base) for p in phases)
     return Tiling(rows, tokens, tuple(phases), placements, resident, tuple(_roots(groups).items()))
 
 
-def _resident(graph: Graph, phases: list[Phase], simd: int) -> tuple[Placement, int]:
+def _resident(graph: Graph, phases: list[Phase], simd: int, pe: int) -> tuple[Placement, int]:
     """K and V of every attention, all at the bottom of ACT; and how many words that takes."""
     places, top = [], 0
     for phase in phases:
         base = 0
         for name in phase.keys:
             count, columns = graph.spec_of(name).shape
-            at = Place(Unit.ACT, base, ceil_div(columns, simd), count, columns)
+            at = Place(Unit.ACT, base, row_words(Unit.ACT, columns, simd, pe), count, columns)
             places.append((name, at))
             base += at.words
         top = max(top, base)

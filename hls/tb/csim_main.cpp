@@ -3,8 +3,8 @@
 //
 //   csim MEMORY INPUTS OUTPUTS PROGRAM_ADDR NUM_INSTRUCTIONS INPUT_BYTES OUTPUT_BYTES RUNS
 //
-// Exit status: 0 done, 2 bad arguments or files, 3 the machine stopped with a status other than OK. Errors are one
-// line.
+// MEMORY, each input and each output buffer are in DRAM form: stripe after stripe, a stripe the size / ports. Exit
+// status: 0 done, 2 bad arguments or files, 3 the machine stopped with a status other than OK. Errors are one line.
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "../src/codesign_top.hpp"
-#include "codesign/instruction.hpp"
+#include "codesign/legal.hpp"
 
 namespace {
 
@@ -27,6 +27,17 @@ using Bytes = std::vector<char>;
 using Beats = std::vector<Beat>;
 
 constexpr std::size_t BeatBytes = codesign::config::BeatBits / 8;
+constexpr std::size_t LineBytes = BeatBytes * codesign::config::Ports;
+// Spaces begin at multiples of 4 KiB, as a driver allocates them; run_hls.tcl allows for it.
+constexpr std::size_t PageBeats = 4096 / BeatBytes;
+// C/RTL co-simulation copies a memory for every master, and back; elsewhere one memory serves all.
+#ifdef CODESIGN_DRAM_BEATS
+constexpr std::size_t Memories = codesign::config::Ports;
+constexpr std::size_t LeastBeats = CODESIGN_DRAM_BEATS;
+#else
+constexpr std::size_t Memories = 1;
+constexpr std::size_t LeastBeats = 0;
+#endif
 
 struct Arguments {
   std::string memory;
@@ -67,8 +78,8 @@ Arguments parse(int argc, char** argv) {
                  number("INPUT_BYTES", argv[6]),
                  number("OUTPUT_BYTES", argv[7]),
                  number("RUNS", argv[8])};
-  if (a.input_bytes % BeatBytes != 0 || a.output_bytes % BeatBytes != 0) {
-    refuse("INPUT_BYTES and OUTPUT_BYTES must be multiples of " + std::to_string(BeatBytes) + ", not " + argv[6] +
+  if (a.input_bytes % LineBytes != 0 || a.output_bytes % LineBytes != 0) {
+    refuse("INPUT_BYTES and OUTPUT_BYTES must be multiples of " + std::to_string(LineBytes) + ", not " + argv[6] +
            " and " + argv[7] + "; take them from manifest.json");
   }
   return a;
@@ -87,32 +98,70 @@ Bytes read_file(const std::string& path) {
   return bytes;
 }
 
-// Beats of `bytes` bytes, at least `at_least` of them (co-simulation copies whole declared depths).
-Beats to_beats(const char* bytes, std::size_t count, std::size_t at_least) {
-  const std::size_t beats = count / BeatBytes;
-  Beats result(beats > at_least ? beats : at_least);
-  for (std::size_t i = 0; i < beats; ++i) {
-    for (std::size_t half = 0; half < 2; ++half) {
-      std::uint64_t word = 0;
-      for (std::size_t b = 0; b < 8; ++b) {
-        word |= std::uint64_t(static_cast<unsigned char>(bytes[i * BeatBytes + half * 8 + b])) << (8 * b);
-      }
-      result[i].range(static_cast<int>(half) * 64 + 63, static_cast<int>(half) * 64) = ap_uint<64>(word);
+Beat to_beat(const char* bytes) {
+  Beat beat = 0;
+  for (int half = 0; half < 2; ++half) {
+    std::uint64_t word = 0;
+    for (int b = 0; b < 8; ++b) {
+      word |= std::uint64_t(static_cast<unsigned char>(bytes[half * 8 + b])) << (8 * b);
     }
+    beat.range(half * 64 + 63, half * 64) = ap_uint<64>(word);
   }
-  return result;
+  return beat;
 }
 
-void append_bytes(const Beats& beats, std::size_t count, Bytes& bytes) {
-  for (std::size_t i = 0; i < count / BeatBytes; ++i) {
-    for (int half = 0; half < 2; ++half) {
-      const std::uint64_t word = beats[i].range(half * 64 + 63, half * 64).to_uint64();
-      for (unsigned b = 0; b < 8; ++b) {
-        bytes.push_back(static_cast<char>(word >> (8 * b)));
-      }
+void append_beat(const Beat& beat, Bytes& bytes) {
+  for (int half = 0; half < 2; ++half) {
+    const std::uint64_t word = ap_uint<64>(beat.range(half * 64 + 63, half * 64)).to_uint64();
+    for (int b = 0; b < 8; ++b) {
+      bytes.push_back(static_cast<char>(word >> (8 * b)));
     }
   }
 }
+
+// A space in physical memory, in beats.
+struct Region {
+  std::size_t base;
+  std::size_t stripe;
+
+  std::size_t lines() const { return stripe; }
+  std::size_t end() const { return base + stripe * codesign::config::Ports; }
+};
+
+// The region of `bytes` bytes in the first page after `used` beats.
+Region region(std::size_t used, std::size_t bytes) {
+  return {(used + PageBeats - 1) / PageBeats * PageBeats, bytes / LineBytes};
+}
+
+// Physical memory as each master sees it, and where the spaces lie in it.
+struct Dram {
+  Region memory;
+  Region input;
+  Region output;
+  std::vector<Beats> views;
+
+  Dram(std::size_t memory_bytes, std::size_t input_bytes, std::size_t output_bytes)
+      : memory(region(1, memory_bytes)),
+        input(region(memory.end(), input_bytes)),
+        output(region(input.end(), output_bytes)),
+        views(Memories, Beats(output.end() > LeastBeats ? output.end() : LeastBeats)) {}
+
+  Beat* view(std::size_t port) { return views[port % Memories].data(); }
+  void fill(const Region& at, const char* bytes) {
+    for (Beats& view : views) {
+      for (std::size_t i = at.base; i < at.end(); ++i) {
+        view[i] = bytes == nullptr ? Beat(0) : to_beat(bytes + (i - at.base) * BeatBytes);
+      }
+    }
+  }
+  void append(const Region& at, Bytes& bytes) {
+    for (std::size_t port = 0; port < codesign::config::Ports; ++port) {
+      for (std::size_t i = 0; i < at.stripe; ++i) {
+        append_beat(view(port)[at.base + port * at.stripe + i], bytes);
+      }
+    }
+  }
+};
 
 void write_file(const std::string& path, const Bytes& bytes) {
   const std::string temporary = path + ".part";
@@ -125,59 +174,81 @@ void write_file(const std::string& path, const Bytes& bytes) {
   }
 }
 
-void check_range(std::uint32_t index, const char* buffer, std::uint64_t last, std::uint64_t beats) {
-  if (last > beats) {
+void check_range(std::uint32_t index, const char* buffer, std::uint64_t last, std::uint64_t lines) {
+  if (last > lines) {
     refuse("instruction " + std::to_string(index) + " must stay within the " + buffer + " buffer of " +
-           std::to_string(beats) + " beats, not reach beat " + std::to_string(last) +
+           std::to_string(lines) + " lines, not reach line " + std::to_string(last) +
            "; use the memory image and sizes of one bundle");
   }
 }
 
-std::uint64_t store_beats(const Instruction& in) {
-  switch (in.unit) {
-    case codesign::config::Unit::UnitAct:
-      return std::uint64_t(in.words.to_uint()) * codesign::config::ActBeats;
-    case codesign::config::Unit::UnitRes:
-      return std::uint64_t(in.words.to_uint()) * codesign::config::ResBeats;
-    case codesign::config::Unit::UnitQueue:
-      return in.words.to_uint() / 4;
+std::uint64_t store_lines(const Instruction& in) {
+  std::uint64_t beats = in.words.to_uint() / 4;
+  if (in.unit == codesign::config::Unit::UnitAct) {
+    beats = std::uint64_t(in.words.to_uint()) * codesign::config::ActBeats;
+  } else if (in.unit == codesign::config::Unit::UnitRes) {
+    beats = std::uint64_t(in.words.to_uint()) * codesign::config::ResBeats;
   }
-  return 0;
+  return (beats + codesign::config::Ports - 1) / codesign::config::Ports;
 }
 
-// What the hardware could only answer with a bus error is refused before the run: addresses outside the buffers.
-void check_program(const Arguments& a, const Beats& memory) {
-  const std::uint64_t program_end =
-      a.program_addr + std::uint64_t(a.num_instructions) * codesign::config::InstructionBeats;
-  if (program_end > memory.size()) {
-    refuse("the program must lie within MEMORY's " + std::to_string(memory.size()) + " beats, not end at beat " +
-           std::to_string(program_end) + "; take PROGRAM_ADDR and NUM_INSTRUCTIONS from manifest.json");
+// One past the last line of its space that an instruction touches.
+std::uint64_t last_line(const Instruction& in) {
+  const std::uint64_t addr = in.mem_addr.to_uint();
+  const std::uint64_t lines = std::uint64_t(in.blocks.to_uint()) * codesign::config::BlockLines;
+  switch (in.opcode) {
+    case codesign::config::Opcode::OpStore:
+      return addr + store_lines(in);
+    case codesign::config::Opcode::OpExperts:
+      return addr + lines * in.num_experts.to_uint();
+    case codesign::config::Opcode::OpAttention:
+      return 0;
+    default:
+      return addr + lines;
+  }
+}
+
+codesign::InstructionWord instruction_at(const Arguments& a, Dram& dram, std::uint32_t index) {
+  codesign::InstructionWord word = 0;
+  for (std::size_t b = 0; b < codesign::config::InstructionBeats; ++b) {
+    const std::size_t beat = std::size_t(index) * codesign::config::InstructionBeats + b;
+    const std::size_t port = beat % codesign::config::Ports;
+    const std::size_t line = a.program_addr + beat / codesign::config::Ports;
+    const int lsb = static_cast<int>(b * codesign::config::BeatBits);
+    word.range(lsb + static_cast<int>(codesign::config::BeatBits) - 1, lsb) =
+        dram.view(port)[dram.memory.base + port * dram.memory.stripe + line];
+  }
+  return word;
+}
+
+// What the hardware could only answer with a bus error is refused before the run: addresses outside the buffers. The
+// machine itself stops at an illegal instruction.
+void check_program(const Arguments& a, Dram& dram) {
+  const std::uint64_t bytes = std::uint64_t(a.num_instructions) * codesign::config::InstructionBits / 8;
+  const std::uint64_t end = a.program_addr + (bytes + LineBytes - 1) / LineBytes;
+  if (end > dram.memory.lines()) {
+    refuse("the program must lie within MEMORY's " + std::to_string(dram.memory.lines()) + " lines, not end at line " +
+           std::to_string(end) + "; take PROGRAM_ADDR and NUM_INSTRUCTIONS from manifest.json");
   }
   for (std::uint32_t i = 0; i < a.num_instructions; ++i) {
-    codesign::InstructionWord word = 0;
-    for (unsigned b = 0; b < codesign::config::InstructionBeats; ++b) {
-      const int lsb = static_cast<int>(b * codesign::config::BeatBits);
-      word.range(lsb + static_cast<int>(codesign::config::BeatBits) - 1, lsb) =
-          memory[a.program_addr + i * codesign::config::InstructionBeats + b];
+    const codesign::InstructionWord word = instruction_at(a, dram, i);
+    if (!codesign::is_legal(word)) {
+      return;
     }
     const Instruction in = codesign::decode(word);
-    const std::uint64_t addr = in.mem_addr.to_uint();
-    const std::uint64_t beats = in.beats.to_uint();
-    if (in.opcode == codesign::config::Opcode::OpStore) {
-      check_range(i, "output", addr + store_beats(in), a.output_bytes / BeatBytes);
-    } else if (in.opcode == codesign::config::Opcode::OpExperts) {
-      check_range(i, "memory", addr + beats * in.num_experts.to_uint(), memory.size());
+    if (in.space == codesign::config::Space::SpaceOutput) {
+      check_range(i, "output", last_line(in), dram.output.lines());
     } else if (in.space == codesign::config::Space::SpaceInput) {
-      check_range(i, "input", addr + beats, a.input_bytes / BeatBytes);
+      check_range(i, "input", last_line(in), dram.input.lines());
     } else {
-      check_range(i, "memory", addr + beats, memory.size());
+      check_range(i, "memory", last_line(in), dram.memory.lines());
     }
   }
 }
 
 void check_sizes(const Arguments& a, const Bytes& memory, const Bytes& inputs) {
-  if (memory.size() % BeatBytes != 0 || memory.empty()) {
-    refuse(a.memory + " must be a memory image of whole " + std::to_string(BeatBytes) + "-byte beats, not " +
+  if (memory.size() % LineBytes != 0 || memory.empty()) {
+    refuse(a.memory + " must be a memory image of whole " + std::to_string(LineBytes) + "-byte lines, not " +
            std::to_string(memory.size()) + " bytes; generate the bundle again");
   }
   if (inputs.size() != std::uint64_t(a.runs) * a.input_bytes) {
@@ -186,45 +257,65 @@ void check_sizes(const Arguments& a, const Bytes& memory, const Bytes& inputs) {
   }
 }
 
-// One run of the machine. Returns its status register.
-unsigned run_once(const Arguments& a, const Beats& memory, const char* input, Bytes& outputs) {
-#ifdef CODESIGN_MEMORY_BEATS
-  const Beats in = to_beats(input, a.input_bytes, CODESIGN_INPUT_BEATS);
-  Beats out(CODESIGN_OUTPUT_BEATS > a.output_bytes / BeatBytes ? CODESIGN_OUTPUT_BEATS : a.output_bytes / BeatBytes);
-#else
-  const Beats in = to_beats(input, a.input_bytes, 1);
-  Beats out(a.output_bytes / BeatBytes + 1);
-#endif
+struct Result {
+  codesign::Register status;
+  codesign::Register fault;
+};
+
+// One run of the machine on the input and the zeros that lie in memory.
+Result run_once(const Arguments& a, Dram& dram) {
+  Result result = {0, 0};
   codesign::Register magic = 0;
   codesign::Register isa_version = 0;
   codesign::Register design_hash = 0;
-  codesign::Register status = 0;
   codesign::Register cycles = 0;
-  codesign_top(memory.data(), in.data(), out.data(), a.program_addr, a.num_instructions, &magic, &isa_version,
-               &design_hash, &status, &cycles);
+  codesign::Register unit_state = 0;
+  const codesign::Register watchdog = 0;
+  codesign_top(dram.view(0), dram.view(1), dram.view(2), dram.view(3), dram.memory.base * BeatBytes,
+               dram.input.base * BeatBytes, dram.output.base * BeatBytes, dram.memory.stripe * BeatBytes,
+               dram.input.stripe * BeatBytes, dram.output.stripe * BeatBytes, a.program_addr, a.num_instructions,
+               watchdog, &magic, &isa_version, &design_hash, &result.status, &cycles, &result.fault, &unit_state);
   if (magic != codesign::config::Magic || isa_version != codesign::config::IsaVersion ||
       design_hash != codesign::config::DesignHash) {
     refuse("the machine must identify itself with the header's magic, version and hash, and it did not");
   }
-  append_bytes(out, a.output_bytes, outputs);
-  return status.to_uint();
+  return result;
+}
+
+const char* status_name(unsigned status) {
+  switch (static_cast<codesign::config::Status>(status)) {
+    case codesign::config::Status::StatusOk:
+      return "OK";
+    case codesign::config::Status::StatusIllegalInstruction:
+      return "ILLEGAL_INSTRUCTION";
+    case codesign::config::Status::StatusReadError:
+      return "READ_ERROR";
+    case codesign::config::Status::StatusWriteError:
+      return "WRITE_ERROR";
+    case codesign::config::Status::StatusHang:
+      return "HANG";
+  }
+  return "an unknown status";
 }
 
 int simulate(const Arguments& a) {
-  const Bytes memory_bytes = read_file(a.memory);
+  const Bytes memory = read_file(a.memory);
   const Bytes inputs = read_file(a.inputs);
-  check_sizes(a, memory_bytes, inputs);
-  const Beats memory = to_beats(memory_bytes.data(), memory_bytes.size(), 1);
-  check_program(a, memory);
+  check_sizes(a, memory, inputs);
+  Dram dram(memory.size(), a.input_bytes, a.output_bytes);
+  dram.fill(dram.memory, memory.data());
+  check_program(a, dram);
   Bytes outputs;
   for (std::uint32_t run = 0; run < a.runs; ++run) {
-    const unsigned status = run_once(a, memory, inputs.data() + std::size_t(run) * a.input_bytes, outputs);
-    if (status != static_cast<unsigned>(codesign::config::Status::StatusOk)) {
-      std::fprintf(stderr,
-                   "csim: run %u must end with status 0, not %u (1: illegal instruction); see docs/machine.md\n", run,
-                   status);
+    dram.fill(dram.input, inputs.data() + std::size_t(run) * a.input_bytes);
+    dram.fill(dram.output, nullptr);
+    const Result result = run_once(a, dram);
+    if (result.status != static_cast<unsigned>(codesign::config::Status::StatusOk)) {
+      std::fprintf(stderr, "csim: run %u must end with status OK, not %s at instruction %u; see docs/machine.md\n", run,
+                   status_name(result.status.to_uint()), result.fault.to_uint());
       return 3;
     }
+    dram.append(dram.output, outputs);
   }
   write_file(a.outputs, outputs);
   return 0;

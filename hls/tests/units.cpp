@@ -15,6 +15,7 @@ using codesign::Residual;
 
 constexpr unsigned WideBits = 56;
 constexpr unsigned Experts = codesign::config::MaxExperts;
+constexpr unsigned InstructionWords = codesign::config::InstructionBits / 32;
 constexpr unsigned MaxFields = codesign::config::Pe * codesign::config::Simd + codesign::config::Simd;
 
 // Reads `inputs` values a record, writes `outputs` values a record.
@@ -100,6 +101,15 @@ void run_mac(const std::int64_t* in, std::int64_t* out) {
   }
 }
 
+// an instruction's 32-bit words, the lowest first -> whether it is legal
+void run_legal(const std::int64_t* in, std::int64_t* out) {
+  codesign::InstructionWord word = 0;
+  for (unsigned i = 0; i < InstructionWords; ++i) {
+    word.range(i * 32 + 31, i * 32) = ap_uint<32>(in[i]);
+  }
+  out[0] = codesign::is_legal(word) ? 1 : 0;
+}
+
 const Unit Units[] = {
     {"gelu", 1, 1, run_gelu},
     {"exp2", 1, 1, run_exp2},
@@ -110,6 +120,7 @@ const Unit Units[] = {
     {"norm", 7, 1, run_norm},
     {"choose", 2 + Experts, Experts, run_choose},
     {"mac", MaxFields, codesign::config::Pe, run_mac},
+    {"legal", InstructionWords, 1, run_legal},
 };
 
 int run(const Unit& unit) {

@@ -7,6 +7,9 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from codesign.assets import asset
 from codesign.emit import render_hls_config
 from codesign.schedule.design import MachineSize
@@ -23,13 +26,22 @@ def ap_types() -> Path:
     return Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
 
 
-def compile_hls(folder: Path, size: MachineSize, sources: tuple[str, ...], standard: str) -> Path:
+def compile_hls(
+    folder: Path, size: MachineSize, sources: tuple[str, ...], standard: str, options: tuple[str, ...] = ()
+) -> Path:
     """A program built from files of `hls/` for a machine of that size. Fails on any warning in our files."""
     (folder / "codesign_config.hpp").write_text(render_hls_config(size), encoding="utf-8")
     program = folder / "program"
     include = (f"-I{folder}", f"-I{HLS / 'include'}", "-isystem", str(ap_types()))
     files = (str(HLS / source) for source in sources)
-    command = ["g++", f"-std={standard}", "-O2", *WARNINGS, *include, *files, "-o", str(program)]
+    command = ["g++", f"-std={standard}", "-O2", *WARNINGS, *options, *include, *files, "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[:4000]
     return program
+
+
+def evaluate(units: Path, name: str, records: npt.NDArray[np.int64], outputs: int) -> npt.NDArray[np.int64]:
+    """The results [n, outputs] of a unit of hls/tests/units.cpp, for n records."""
+    done = subprocess.run([str(units), name], input=records.astype("<i8").tobytes(), capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    return np.frombuffer(done.stdout, dtype="<i8").reshape(len(records), outputs)

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from codesign.schedule import striped, unstriped
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import BEAT_BYTES, Instruction, Opcode, Space, Unit, WeightFormat
+from codesign.schedule.isa import PLANES, Instruction, Opcode, Space, Unit, WeightFormat
+from codesign.schedule.legal import violation
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,7 +54,7 @@ class Dense:
             rows = slice(tile * size.pe, (tile + 1) * size.pe)
             out += records(size.pe, self.bias[rows], self.multiplier[rows], self.shift[rows])
             for word in range(k):
-                out += weight_bytes(weight[rows, word * size.simd : (word + 1) * size.simd], self.weight_format)
+                out += planes(weight[rows, word * size.simd : (word + 1) * size.simd], PLANES[self.weight_format])
         return bytes(out)
 
 
@@ -64,13 +66,13 @@ def records(pe: int, bias: Ints, multiplier: Ints, shift: Ints) -> bytes:
     return words.astype("<u8").tobytes()
 
 
-def weight_bytes(tile: Ints, weight_format: WeightFormat) -> bytes:
-    """One tile [pe, simd], index p * simd + s, lowest bits first."""
+def planes(tile: Ints, count: int) -> bytes:
+    """The bit planes of one tile [pe, simd], the most significant first; bit p * simd + s is [p][s]."""
     flat = tile.reshape(-1)
-    if weight_format is WeightFormat.INT8:
-        return flat.astype(np.int8).tobytes()
-    digits = (flat & 3).reshape(-1, 4)
-    return bytes((digits << np.array([0, 2, 4, 6])).sum(axis=1).astype(np.uint8).tobytes())
+    assert (flat >= -(1 << (count - 1))).all()
+    assert (flat < 1 << (count - 1)).all()
+    bits = [(flat >> plane) & 1 for plane in reversed(range(count))]
+    return b"".join(np.packbits(b.astype(np.uint8), bitorder="little").tobytes() for b in bits)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Result:
 
 @dataclass
 class Job:
-    """One Program with its memory image, input buffer and the tensors it stores."""
+    """One Program with its memory image, input buffer (both in line order) and the tensors it stores."""
 
     size: MachineSize
     rng: np.random.Generator
@@ -107,25 +109,31 @@ class Job:
     inputs: bytearray = field(default_factory=bytearray)
     instructions: list[bytes] = field(default_factory=list)
     stored: list[tuple[int, Slot]] = field(default_factory=list)
-    output_beats: int = 0
+    output_lines: int = 0
     act_end: int = 0
     res_end: int = 0
 
+    def append(self, to: bytearray, data: bytes, unit: int) -> tuple[int, int]:
+        """(line, units) of data appended to a space, zero padded to whole units of `unit` bytes."""
+        line = len(to) // self.size.line_bytes
+        to += data + bytes(-len(data) % unit)
+        units = ceil_div(len(data), unit)
+        return line, units
+
     def add(self, data: bytes) -> tuple[int, int]:
-        """(mem_addr, beats) of data appended to the memory image."""
-        address = len(self.memory) // BEAT_BYTES
-        self.memory += data
-        return address, len(data) // BEAT_BYTES
+        """(mem_addr, blocks) of data appended to the memory image."""
+        return self.append(self.memory, data, self.size.block_bytes)
 
     def emit(self, instruction: Instruction) -> None:
+        assert violation(instruction, self.size) is None, instruction
         self.instructions.append(instruction.encode())
 
     def lanes(self, unit: Unit) -> int:
         return self.size.pe if unit is Unit.RES else self.size.simd
 
     def slot(self, unit: Unit, rows: int, columns: int, spare: int = 0) -> Slot:
-        """A fresh place for a tensor; `spare` words stay free in every row."""
-        stride = ceil_div(columns, self.lanes(unit)) + spare
+        """A fresh place for a tensor, with room for its last tile's lanes; `spare` words stay free in every row."""
+        stride = ceil_div(ceil_div(columns, self.size.pe) * self.size.pe, self.lanes(unit)) + spare
         base = self.res_end if unit is Unit.RES else self.act_end
         slot = Slot(unit, base, stride, rows, columns)
         if unit is Unit.RES:
@@ -134,54 +142,63 @@ class Job:
             self.act_end = slot.end
         return slot
 
-    def load(self, unit: Unit, x: Ints, space: Space = Space.MEMORY, spare: int = 0) -> Slot:
-        """x on the chip. Lanes beyond the last column: garbage in ACT (nothing may read them), 0 in RES."""
+    def fill(self, slot: Slot, space: Space, line: int) -> None:
+        """A LOAD of a tensor's words."""
+        words = slot.rows * slot.stride
+        per_block = self.size.block_res_words if slot.unit is Unit.RES else self.size.block_act_words
+        blocks = ceil_div(words, per_block)
+        place = Instruction(Opcode.LOAD, space=space, unit=slot.unit, dst_base=slot.base, words=words)
+        self.emit(replace(place, mem_addr=line, blocks=blocks))
+
+    def load(self, unit: Unit, x: Ints, space: Space = Space.MEMORY, spare: int = 0, garbage: bool = True) -> Slot:
+        """x on the chip. Lanes beyond the last column: garbage in ACT unless not wanted, 0 in RES."""
         slot = self.slot(unit, x.shape[0], x.shape[1], spare)
         lanes, dtype = self.lanes(unit), "<i2" if unit is Unit.RES else "i1"
         words = padded(x, x.shape[0], slot.stride * lanes)
-        if unit is Unit.ACT:
+        if unit is Unit.ACT and garbage:
             words[:, x.shape[1] :] = self.rng.integers(-128, 128, (x.shape[0], words.shape[1] - x.shape[1]))
-        data = words.astype(dtype).tobytes()
-        if space is Space.INPUT:
-            address, beats = len(self.inputs) // BEAT_BYTES, len(data) // BEAT_BYTES
-            self.inputs += data
-        else:
-            address, beats = self.add(data)
-        count = slot.rows * slot.stride
-        place = Instruction(Opcode.LOAD, space=space, unit=unit, dst_base=slot.base, words=count)
-        self.emit(replace(place, mem_addr=address, beats=beats))
+        to = self.inputs if space is Space.INPUT else self.memory
+        line, _ = self.append(to, words.astype(dtype).tobytes(), self.size.block_bytes)
+        self.fill(slot, space, line)
         return slot
 
-    def store(self, slot: Slot) -> None:
-        """The tensor becomes the next of `Result.tensors`. For QUEUE: one row an expert, base and stride in entries."""
+    def store(self, slot: Slot) -> int:
+        """The tensor becomes the next of `Result.tensors`. For QUEUE: one row an expert, base and stride in entries.
+
+        Returns its line in the output buffer.
+        """
         words = slot.rows * slot.stride
         if slot.unit is Unit.QUEUE:
             words = ceil_div(words, 4) * 4
             beats = words // 4
         else:
             beats = words * (self.size.res_beats if slot.unit is Unit.RES else self.size.act_beats)
-        self.stored.append((self.output_beats, slot))
+        line = self.output_lines
+        self.stored.append((line, slot))
         place = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=slot.unit, src_base=slot.base, words=words)
-        self.emit(replace(place, mem_addr=self.output_beats))
-        self.output_beats += beats
+        self.emit(replace(place, mem_addr=line))
+        self.output_lines += ceil_div(beats, self.size.ports)
+        return line
 
-    def read(self, output: bytes, beat: int, slot: Slot) -> Ints:
+    def read(self, output: bytes, line: int, slot: Slot) -> Ints:
         dtype = {Unit.ACT: "i1", Unit.RES: "<i2", Unit.QUEUE: "<u4"}[slot.unit]
         row = slot.stride * (1 if slot.unit is Unit.QUEUE else self.lanes(slot.unit))
-        values = np.frombuffer(output, dtype=dtype, count=slot.rows * row, offset=beat * BEAT_BYTES)
+        values = np.frombuffer(output, dtype=dtype, count=slot.rows * row, offset=line * self.size.line_bytes)
         return values.reshape(slot.rows, row)[:, : slot.columns].astype(np.int64)
 
     def run(self, program: Path, folder: Path) -> Result:
         """Write the files, run C-simulation once, read the stored tensors back."""
-        address, _ = self.add(b"".join(self.instructions))
-        (folder / "memory.bin").write_bytes(self.memory)
-        (folder / "inputs.bin").write_bytes(self.inputs)
+        address, _ = self.append(self.memory, b"".join(self.instructions), self.size.line_bytes)
+        (folder / "memory.bin").write_bytes(striped(bytes(self.memory), self.size.ports))
+        (folder / "inputs.bin").write_bytes(striped(bytes(self.inputs), self.size.ports))
         output = folder / "outputs.bin"
-        numbers = (address, len(self.instructions), len(self.inputs), self.output_beats * BEAT_BYTES, 1)
+        lines = self.output_lines + 1  # one that nothing writes
+        numbers = (address, len(self.instructions), len(self.inputs), lines * self.size.line_bytes, 1)
         command = [str(program), "memory.bin", "inputs.bin", "outputs.bin", *map(str, numbers)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
             assert not output.exists()
             return Result(done.returncode, done.stderr, ())
-        data = output.read_bytes()
-        return Result(0, done.stderr, tuple(self.read(data, beat, slot) for beat, slot in self.stored))
+        data = unstriped(output.read_bytes(), self.size.ports)
+        assert not any(data[self.output_lines * self.size.line_bytes :])
+        return Result(0, done.stderr, tuple(self.read(data, line, slot) for line, slot in self.stored))

@@ -10,22 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codesign.schedule import striped
 from codesign.schedule.design import MachineSize
 from codesign.schedule.isa import Instruction, Opcode, Space, Unit
+from tests.hls.build import compile_hls
 from tests.hls.test_machine_csim import SIZES
 
 SIZE = SIZES[0]
-WORDS = 3
-BYTES = WORDS * SIZE.simd
+BLOCKS = 3
+WORDS = BLOCKS * SIZE.block_act_words
+BYTES = BLOCKS * SIZE.block_bytes
+LINES = BYTES // SIZE.line_bytes
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A Program that copies its input to its output, with two inputs."""
-    beats = WORDS * SIZE.act_beats
-    load = Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=7, words=WORDS, beats=beats)
+    load = Instruction(Opcode.LOAD, space=Space.INPUT, unit=Unit.ACT, dst_base=7, words=WORDS, blocks=BLOCKS)
     store = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.ACT, src_base=7, words=WORDS)
-    (tmp_path / "memory.bin").write_bytes(bytes(16) + load.encode() + store.encode())
+    memory = bytes(SIZE.line_bytes) + load.encode() + store.encode()
+    (tmp_path / "memory.bin").write_bytes(striped(memory, SIZE.ports))
     (tmp_path / "inputs.bin").write_bytes(np.arange(2 * BYTES, dtype=np.uint8).tobytes())
     return tmp_path
 
@@ -49,6 +53,16 @@ def test_runs_go_back_to_back(csim: Callable[[MachineSize], Path], folder: Path)
     assert (folder / "outputs.bin").read_bytes() == (folder / "inputs.bin").read_bytes()
 
 
+def test_cosimulation_keeps_a_memory_for_every_master(tmp_path: Path, folder: Path) -> None:
+    """With CODESIGN_DRAM_BEATS, as run_hls.tcl defines it, each master reads and writes a copy of its own."""
+    (tmp_path / "build").mkdir()
+    sources = ("src/top.cpp", "tb/csim_main.cpp")
+    program = compile_hls(tmp_path / "build", SIZE, sources, "c++14", ("-DCODESIGN_DRAM_BEATS=2000",))
+    done = subprocess.run([str(program), *GOOD], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "outputs.bin").read_bytes() == (folder / "inputs.bin").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -61,22 +75,23 @@ def test_runs_go_back_to_back(csim: Callable[[MachineSize], Path], folder: Path)
         (changed(3, "-1"), "csim: PROGRAM_ADDR must be a number below 2^32, not '-1'; see docs/bundle.md"),
         (
             changed(4, "3"),
-            "csim: the program must lie within MEMORY's 9 beats, not end at beat 13;"
+            "csim: the program must lie within MEMORY's 5 lines, not end at line 7;"
             " take PROGRAM_ADDR and NUM_INSTRUCTIONS from manifest.json",
         ),
         (
             changed(6, str(BYTES + 1)),
-            "csim: INPUT_BYTES and OUTPUT_BYTES must be multiples of 16, not 48 and 49; take them from manifest.json",
+            f"csim: INPUT_BYTES and OUTPUT_BYTES must be multiples of 32, not {BYTES} and {BYTES + 1};"
+            " take them from manifest.json",
         ),
-        (changed(7, "3"), "csim: inputs.bin must hold RUNS x INPUT_BYTES = 144 bytes, not 96"),
+        (changed(7, "3"), f"csim: inputs.bin must hold RUNS x INPUT_BYTES = {3 * BYTES} bytes, not {2 * BYTES}"),
         (
-            changed(6, "16"),
-            "csim: instruction 1 must stay within the output buffer of 1 beats, not reach beat 3;"
+            changed(6, "32"),
+            f"csim: instruction 1 must stay within the output buffer of 1 lines, not reach line {LINES};"
             " use the memory image and sizes of one bundle",
         ),
         (
-            (*GOOD[:5], "16", GOOD[6], "6"),
-            "csim: instruction 0 must stay within the input buffer of 1 beats, not reach beat 3;"
+            (*GOOD[:5], "32", GOOD[6], str(2 * LINES)),
+            f"csim: instruction 0 must stay within the input buffer of 1 lines, not reach line {LINES};"
             " use the memory image and sizes of one bundle",
         ),
         (changed(2, "no/such/folder.bin"), "csim: no/such/folder.bin must be writable: No such file or directory"),
@@ -89,8 +104,8 @@ def test_wrong_arguments(
     assert not (folder / "outputs.bin").exists()
 
 
-def test_memory_must_be_whole_beats(csim: Callable[[MachineSize], Path], folder: Path) -> None:
+def test_memory_must_be_whole_lines(csim: Callable[[MachineSize], Path], folder: Path) -> None:
     (folder / "memory.bin").write_bytes(bytes(20))
     status, message = call(csim, folder, *GOOD)
-    problem = "memory.bin must be a memory image of whole 16-byte beats, not 20 bytes"
+    problem = "memory.bin must be a memory image of whole 32-byte lines, not 20 bytes"
     assert (status, message) == (2, f"csim: {problem}; generate the bundle again")

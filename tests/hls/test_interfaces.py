@@ -15,8 +15,10 @@ def test_every_register_has_its_argument_and_its_offset() -> None:
     bound = re.findall(r"^  CODESIGN_REGISTER\((\w+), (\w+)\)$", text, re.MULTILINE)
     assert bound == [(r.name, f"CODESIGN_ADDR_{r.name.upper()}") for r in REGISTERS]
     header = (HLS / "src" / "codesign_top.hpp").read_text(encoding="utf-8")
-    arguments = re.findall(r"codesign::\w+\*? (\w+)[,)]", header)
-    assert arguments == [r.name for r in REGISTERS]
+    arguments = re.findall(r"codesign::(\w+)\*? (\w+)[,)]", header)
+    scalars = [("WideRegister" if r.bit_width == 64 else "Register", r.name) for r in REGISTERS]
+    assert arguments == [*(("Beat", f"gmem{m}") for m in range(4)), *scalars]
+    assert re.findall(r"^  CODESIGN_MASTER\((\w+)\)$", text, re.MULTILINE) == [f"gmem{m}" for m in range(4)]
 
 
 def test_vitis_keeps_the_offsets() -> None:

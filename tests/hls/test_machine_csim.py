@@ -13,32 +13,48 @@ import pytest
 
 from codesign.reference import functions as f
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import ISA_VERSION, Instruction, Opcode, Post, Space, Unit, WeightFormat
+from codesign.schedule.isa import (
+    ISA_VERSION,
+    PLANES,
+    SLICE_BITS,
+    WIDTH_BITS,
+    Instruction,
+    Opcode,
+    Post,
+    Space,
+    Unit,
+    WeightFormat,
+    Width,
+)
 from codesign.spec.types import INT8, INT16, IntType, Requant
 from tests.hls.programs import Dense, Ints, Job, Slot, ceil_div, records
 
 Csim = Callable[[MachineSize], Path]
 
 
-def machine(simd: int, pe: int, max_rows: int, max_experts: int, acc_bits: int, norm_dim_max: int) -> MachineSize:
+def machine(simd: int, pe: int, ports: int, max_rows: int, max_experts: int, acc_bits: int, dim: int) -> MachineSize:
     return MachineSize(
         simd=simd,
         pe=pe,
+        ports=ports,
         act_words=4096,
         res_words=2048,
         max_rows=max_rows,
         key_words=ceil_div(max_rows, simd),
         max_experts=max_experts,
         acc_bits=acc_bits,
-        norm_dim_max=norm_dim_max,
+        norm_dim_max=ceil_div(dim, pe) * pe,
+        max_instructions=256,
+        fifo_blocks=32,
     )
 
 
 SIZES = [
-    machine(16, 8, max_rows=70, max_experts=6, acc_bits=24, norm_dim_max=100),
-    machine(32, 32, max_rows=129, max_experts=16, acc_bits=22, norm_dim_max=192),
-    # A row of 48 ternary weights does not fill whole beats; three lane groups a word.
-    machine(48, 16, max_rows=65, max_experts=4, acc_bits=32, norm_dim_max=100),
+    machine(16, 16, ports=2, max_rows=70, max_experts=6, acc_bits=24, dim=100),
+    machine(32, 16, ports=1, max_rows=129, max_experts=16, acc_bits=23, dim=192),
+    machine(32, 32, ports=4, max_rows=65, max_experts=5, acc_bits=32, dim=100),
+    # Rows of the array do not divide its columns: tiles begin at any granule. The last tile of 64 keys leaves the word.
+    machine(64, 48, ports=4, max_rows=64, max_experts=4, acc_bits=24, dim=100),
 ]
 
 
@@ -59,9 +75,9 @@ def activations(job: Job, rows: int, columns: int) -> Ints:
 
 def dense(job: Job, outputs: int, inputs: int, weight_format: WeightFormat = WeightFormat.INT8) -> Dense:
     """A random layer whose outputs span int16, a few saturating."""
-    ternary = weight_format is WeightFormat.TERNARY
-    weight = job.rng.integers(-1, 2, (outputs, inputs)) if ternary else activations(job, outputs, inputs)
-    spread = inputs**0.5 * (60 if ternary else 5500)  # standard deviation of a sum
+    reach = 1 << (PLANES[weight_format] - 1)
+    weight = job.rng.integers(-reach, reach, (outputs, inputs))
+    spread = inputs**0.5 * 43 * reach  # about the standard deviation of a sum
     bias = job.rng.integers(-int(spread), int(spread), outputs)
     scale = job.rng.uniform(0.5, 1.5, outputs) * 32768 / (3 * spread)
     rq = Requant.of_scale([float(s) for s in scale], INT16)
@@ -86,7 +102,7 @@ GELU_SCALE = Requant((40503,), (23,), INT8)
 
 
 def linear(job: Job, layer: Dense, x: Slot, y: Slot, post: Post) -> None:
-    address, beats = job.add(layer.stream(job.size))
+    address, blocks = job.add(layer.stream(job.size))
     scale = GELU_SCALE if post is Post.GELU else Requant((0,), (1,), INT8)
     job.emit(
         Instruction(
@@ -101,7 +117,7 @@ def linear(job: Job, layer: Dense, x: Slot, y: Slot, post: Post) -> None:
             dst_base=y.base,
             dst_stride=y.stride,
             mem_addr=address,
-            beats=beats,
+            blocks=blocks,
             multiplier=scale.multiplier[0],
             shift=scale.shift[0] if post is Post.GELU else 0,
         )
@@ -120,7 +136,7 @@ def check(got: Ints, want: Ints) -> None:
 
 
 @pytest.mark.parametrize("weight_format", WeightFormat)
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 5, 3), (37, 70, 41), (64, 96, 96)])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 5, 14), (37, 70, 41), (64, 96, 96)])
 def test_linear_with_every_post(
     job: Job, csim: Csim, tmp_path: Path, weight_format: WeightFormat, rows: int, inputs: int, outputs: int
 ) -> None:
@@ -177,7 +193,7 @@ def norm(job: Job, x: Slot, y: Slot, gain: Ints, bias: Ints, shift: int) -> None
     for tile in range(tiles):
         part = slice(tile * job.size.pe, (tile + 1) * job.size.pe)
         stream += records(job.size.pe, bias[part], gain[part], np.zeros_like(gain[part]))
-    address, beats = job.add(bytes(stream))
+    address, blocks = job.add(bytes(stream))
     job.emit(
         Instruction(
             Opcode.NORM,
@@ -190,7 +206,7 @@ def norm(job: Job, x: Slot, y: Slot, gain: Ints, bias: Ints, shift: int) -> None
             dst_stride=y.stride,
             shift=shift,
             mem_addr=address,
-            beats=beats,
+            blocks=blocks,
         )
     )
 
@@ -214,6 +230,7 @@ def attention(job: Job, qkv: list[Slot], y: Slot, heads: int, score: Requant, ou
         Instruction(
             Opcode.ATTENTION,
             rows=q.rows,
+            keys=k.rows,
             num_heads=heads,
             dim=q.columns // heads,
             src_base=q.base,
@@ -230,14 +247,23 @@ def attention(job: Job, qkv: list[Slot], y: Slot, heads: int, score: Requant, ou
     )
 
 
-SHAPES = [(1, 1, 16), (2, 3, 5), (37, 3, 12), (65, 2, 24), (33, 1, 50), (64, 4, 16)]
+SHAPES = [
+    (1, 1, 1, 16),
+    (2, 2, 3, 5),
+    (37, 37, 3, 12),
+    (20, 64, 2, 24),
+    (33, 7, 1, 50),
+    (64, 64, 4, 16),
+    (9, 50, 3, 40),
+]
 
 
-@pytest.mark.parametrize(("rows", "heads", "dim"), SHAPES)
-def test_attention(job: Job, csim: Csim, tmp_path: Path, rows: int, heads: int, dim: int) -> None:
-    """Heads that straddle words and lane groups, rows that fill no tile of keys; scores flat, sharp and saturated."""
+@pytest.mark.parametrize(("rows", "keys", "heads", "dim"), SHAPES)
+def test_attention(job: Job, csim: Csim, tmp_path: Path, rows: int, keys: int, heads: int, dim: int) -> None:
+    """Heads that straddle words and granules, keys that fill no tile, more and fewer keys than queries; scores flat,
+    sharp and saturated."""
     columns = heads * dim
-    q, k, v = (activations(job, rows, columns) for _ in range(3))
+    q, k, v = (activations(job, count, columns) for count in (rows, keys, keys))
     slots = [job.load(Unit.ACT, x, Space.INPUT) for x in (q, k, v)]
     out = Requant((49152,), (23,), INT8)
     scores = [Requant.of_scale(scale, INT16) for scale in (0.004, 0.05, 3.0)]
@@ -251,9 +277,34 @@ def test_attention(job: Job, csim: Csim, tmp_path: Path, rows: int, heads: int, 
         check(got, np.concatenate([f.attention_head(q[:, p], k[:, p], v[:, p], score, out) for p in parts], axis=1))
 
 
+def test_attention_keeps_the_lanes_beside_its_heads(job: Job, csim: Csim, tmp_path: Path) -> None:
+    rows, heads, dim = 5, 2, 9
+    slots = [job.load(Unit.ACT, activations(job, rows, heads * dim)) for _ in range(3)]
+    y = job.load(Unit.ACT, np.full((rows, 2 * job.size.simd), 77))
+    attention(job, slots, y, heads, Requant.of_scale(0.01, INT16), Requant((49152,), (23,), INT8))
+    job.store(y)
+    (got,) = run(job, csim, tmp_path)
+    assert (got[:, heads * dim :] == 77).all()
+    assert (got[:, : heads * dim] != 77).any()
+
+
+def test_output_is_read_back(job: Job, csim: Csim, tmp_path: Path) -> None:
+    """What a STORE wrote, a LOAD of the same Program reads; a store in front leaves it at an odd line."""
+    x, small = job.rng.integers(-(1 << 15), 1 << 15, (5, 70)), activations(job, 3, 5)
+    act, res = job.load(Unit.ACT, small), job.load(Unit.RES, x)
+    job.store(act)
+    line = job.store(res)
+    copy = job.slot(Unit.RES, 5, 70)
+    job.output_lines += job.size.block_lines  # the last block of the LOAD reaches beyond the tensor
+    job.fill(copy, Space.OUTPUT, line)
+    job.store(copy)
+    for got, want in zip(run(job, csim, tmp_path), (small, x, x), strict=True):
+        check(got, want)
+
+
 def route(job: Job, layer: Dense, x: Slot, top_k: int) -> Slot:
     """Emits ROUTE; the returned slot is all queues, one row an expert."""
-    address, beats = job.add(layer.stream(job.size))
+    address, blocks = job.add(layer.stream(job.size))
     experts = len(layer.weight)
     job.emit(
         Instruction(
@@ -266,7 +317,7 @@ def route(job: Job, layer: Dense, x: Slot, top_k: int) -> Slot:
             num_experts=experts,
             top_k=top_k,
             mem_addr=address,
-            beats=beats,
+            blocks=blocks,
         )
     )
     entries = job.size.max_rows + 1
@@ -287,13 +338,19 @@ def gates_of(queues: Ints, rows: int) -> Ints:
 class Expert(NamedTuple):
     first: Dense
     second: Dense
+    width: Width = Width.STORED
+
+    def sliced(self, layer: Dense) -> Dense:
+        """The layer as this expert's width gives it."""
+        bits = 8 if self.width is Width.STORED else SLICE_BITS[self.width]
+        return replace(layer, weight=f.slice_planes(layer.weight, bits))
 
 
 def experts(job: Job, x: Slot, y: Slot, layers: list[Expert]) -> None:
     hidden = job.slot(Unit.ACT, job.size.max_rows, len(layers[0][0].weight))
-    streams = [first.stream(job.size) + second.stream(job.size) for first, second in layers]
-    address, beats = job.add(b"".join(streams))
-    first, second = layers[0]
+    streams = [layer.first.stream(job.size) + layer.second.stream(job.size) for layer in layers]
+    address, blocks = job.add(b"".join(streams))
+    first, second, _ = layers[0]
     job.emit(
         Instruction(
             Opcode.EXPERTS,
@@ -313,36 +370,47 @@ def experts(job: Job, x: Slot, y: Slot, layers: list[Expert]) -> None:
             multiplier=GELU_SCALE.multiplier[0],
             shift=GELU_SCALE.shift[0],
             mem_addr=address,
-            beats=beats // len(layers),
+            blocks=blocks // len(layers),
+            ahead=len(layers) // 2,
+            widths=sum(layer.width << (WIDTH_BITS * e) for e, layer in enumerate(layers)),
         )
     )
 
 
 def expected_experts(x: Ints, gates: Ints, residual: Ints, layers: list[Expert]) -> Ints:
     y = residual.copy()
-    for e, (first, second) in enumerate(layers):
+    for e, layer in enumerate(layers):
         queue = np.nonzero(gates[:, e])[0]
-        hidden = gelu(expected(first, x[queue]), GELU_SCALE)
-        y[queue] = f.gated_add(y[queue], expected(second, hidden), gates[queue, e])
+        hidden = gelu(expected(layer.sliced(layer.first), x[queue]), GELU_SCALE)
+        y[queue] = f.gated_add(y[queue], expected(layer.sliced(layer.second), hidden), gates[queue, e])
     return y
 
 
-@pytest.mark.parametrize("weight_format", WeightFormat)
+SLICES = (Width.SLICE2, Width.STORED, Width.SLICE4, Width.STORED)
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "widths"), [*((w, (Width.STORED,) * 4) for w in WeightFormat), (WeightFormat.INT8, SLICES)]
+)
 @pytest.mark.parametrize("top_k", [1, 2])
-def test_route_and_experts(job: Job, csim: Csim, tmp_path: Path, weight_format: WeightFormat, top_k: int) -> None:
+def test_route_and_experts(
+    job: Job, csim: Csim, tmp_path: Path, weight_format: WeightFormat, widths: tuple[Width, ...], top_k: int
+) -> None:
     """Two layers of experts in one Program with different queues; expert 1 never has a token, and expert 0 is always
     empty in the second layer, so that the reader must skip the first stream."""
     rows, dim, hidden, count = 37, 40, 50, 4
     x = activations(job, rows, dim)
     residual = job.rng.integers(-(1 << 15), 1 << 15, (rows, dim))
-    x_slot, y = job.load(Unit.ACT, x), job.load(Unit.RES, residual)
+    # A slice's plane of ones makes weights of padding, too, so lanes beyond the last column must then be 0.
+    x_slot = job.load(Unit.ACT, x, garbage=widths != SLICES)
+    y = job.load(Unit.RES, residual)
     want_gates: list[Ints] = []
     for layer in range(2):
         logits = dense(job, count, dim)
         logits = replace(logits, shift=logits.shift + 3)
         logits.bias[1 if layer == 0 else 0] = -(1 << 30)
         shapes = ((hidden, dim), (dim, hidden))
-        layers = [Expert(*(dense(job, *shape, weight_format) for shape in shapes)) for _ in range(count)]
+        layers = [Expert(*(dense(job, *shape, weight_format) for shape in shapes), width) for width in widths]
         queue = route(job, logits, x_slot, top_k)
         job.store(queue)
         experts(job, x_slot, y, layers)
@@ -389,22 +457,31 @@ def test_block_of_a_transformer(job: Job, csim: Csim, tmp_path: Path) -> None:
         check(got, want)
 
 
-def test_illegal_opcode_stops_the_run(job: Job, csim: Csim, tmp_path: Path) -> None:
+def test_illegal_instruction_stops_the_run(job: Job, csim: Csim, tmp_path: Path) -> None:
+    """Here a word too many to store; every rule by itself: test_legal.py."""
     x = job.load(Unit.ACT, activations(job, 3, 5))
-    job.instructions.append(b"\x0f" + bytes(63))
+    job.store(x)
+    too_far = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.ACT, words=job.size.act_words + 1)
+    job.instructions.append(too_far.encode())
     job.store(x)
     result = job.run(csim(job.size), tmp_path)
     assert result.status == 3
-    assert result.stderr == "csim: run 0 must end with status 0, not 1 (1: illegal instruction); see docs/machine.md\n"
+    problem = "run 0 must end with status OK, not ILLEGAL_INSTRUCTION at instruction 2"
+    assert result.stderr == f"csim: {problem}; see docs/machine.md\n"
 
 
 def test_program_longer_than_the_program_memory_is_refused(job: Job, csim: Csim, tmp_path: Path) -> None:
-    job.instructions = [Instruction(Opcode.STORE, unit=Unit.QUEUE).encode()] * (job.size.max_instructions + 1)
-    assert job.run(csim(job.size), tmp_path).status == 3
+    legal = Instruction(Opcode.STORE, space=Space.OUTPUT, unit=Unit.QUEUE, words=4)
+    job.instructions = [legal.encode()] * (job.size.max_instructions + 1)
+    result = job.run(csim(job.size), tmp_path)
+    assert result.status == 3
+    assert "ILLEGAL_INSTRUCTION at instruction 0;" in result.stderr
+    job.instructions.pop()
+    assert job.run(csim(job.size), tmp_path).status == 0
 
 
 def test_empty_program_refreshes_the_registers(job: Job, csim: Csim, tmp_path: Path) -> None:
     """The test bench itself compares magic, version and hash with the generated header."""
     assert ISA_VERSION > 0
-    job.add(bytes(16))
+    job.add(bytes(job.size.line_bytes))
     assert job.run(csim(job.size), tmp_path).status == 0

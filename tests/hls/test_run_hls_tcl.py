@@ -59,7 +59,7 @@ def test_all_steps_by_default(run: Run, tmp_path: Path) -> None:
     assert "set_part xczu7ev-ffvc1156-2-e" in commands
     assert "create_clock -period 300.0MHz -name default" in commands
     assert commands[0] == "open_project -reset project"
-    assert all(d in commands[2] for d in ("MEMORY_BEATS=4", "INPUT_BEATS=6", "OUTPUT_BEATS=10"))
+    assert "-DCODESIGN_DRAM_BEATS=1044" in commands[2]  # 64 + 96 + 160 bytes and four pages
     csim = next(c for c in commands if c.startswith("csim_design"))
     assert csim.rstrip("}").endswith("csim.bin 12 40 96 160 1")
     assert (tmp_path / "hls" / "input.bin").stat().st_size == 96

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +11,28 @@ import pytest
 from codesign.reference import functions as f
 from codesign.schedule.design import MachineSize
 from codesign.spec.types import INT8, INT16, Requant
-from tests.hls.build import compile_hls
+from tests.hls.build import compile_hls, evaluate
 from tests.hls.programs import Ints
 
 SIZE = MachineSize(
     simd=32,
     pe=16,
+    ports=2,
     act_words=64,
     res_words=64,
     max_rows=129,
     key_words=5,
     max_experts=12,
     acc_bits=32,
-    norm_dim_max=1000,
+    norm_dim_max=1008,
+    max_instructions=64,
+    fifo_blocks=32,
 )
 
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_hls(tmp_path_factory.mktemp("units"), SIZE, ("tests/units.cpp",), "c++14")
-
-
-def evaluate(units: Path, name: str, records: Ints, outputs: int) -> Ints:
-    done = subprocess.run([str(units), name], input=records.astype("<i8").tobytes(), capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr.decode()
-    return np.frombuffer(done.stdout, dtype="<i8").reshape(len(records), outputs)
 
 
 def test_gelu_of_every_int16(units: Path) -> None:

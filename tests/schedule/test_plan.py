@@ -55,8 +55,10 @@ def read(i: Instruction, size: MachineSize) -> set[tuple[Unit, int]]:
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.simd}x{a.pe}")
 @pytest.mark.parametrize("block_rows", [None, 16, 48])
 def test_every_instruction_is_legal(array: ArrayShape, block_rows: int | None) -> None:
-    graph = random_graph(np.random.default_rng(1), replace(TILED, ternary=False))
-    widths = (Width.STORED, Width.SLICE4, Width.SLICE2)
+    odd = replace(TILED, dim=40 + array.simd % 9, expert_hidden=24)
+    whole_words = replace(TILED, dim=64, expert_hidden=128, ternary=False)
+    graph = random_graph(np.random.default_rng(1), odd if block_rows == 48 else whole_words)
+    widths = (Width.STORED,) if block_rows == 48 else (Width.STORED, Width.SLICE4, Width.SLICE2)
     design = plan(graph, BOARD, Options(array, widths, block_rows))
     assert [(t.task, t.width) for t in design.tasks] == [(t, w) for w in widths for t in graph.tasks]
     for program in programs(design):
@@ -81,6 +83,14 @@ def test_a_chained_instruction_leaves_its_predecessor_alone(array: ArrayShape, b
             in_place = i.post is Post.ADD and earlier.opcode is Opcode.NORM
             assert in_place or not written(i, design.size) & touched, (before.name, step.name)
     assert chains > 20
+
+
+def test_slices_that_would_read_padding_are_refused() -> None:
+    graph = random_graph(np.random.default_rng(1), replace(TILED, dim=40, ternary=False))
+    with pytest.raises(InputError, match=r"sliced experts must have inputs .* multiples of simd = 16, not 40 and 16"):
+        plan(graph, BOARD, Options(ARRAYS[0], (Width.SLICE4,)))
+    with pytest.raises(InputError, match=r"experts must be int8 to be sliced to 4 bits, not int2; export int8 experts"):
+        plan(random_graph(np.random.default_rng(1), TILED), BOARD, Options(ARRAYS[0], (Width.SLICE4,)))
 
 
 def test_experts_wait_for_their_queues_only_where_they_must() -> None:

@@ -6,20 +6,21 @@
 
 namespace codesign {
 
-// Row p of the tile is key `key_tile * Pe + p`, word `k_word` of the head; lanes outside the head's columns are 0.
-inline void take_keys(const Memories& m, const Pass& pass, unsigned key_tile, unsigned k_word, Tile& tile) {
+// Row p of the tile is window `window` of key `key_tile * Pe + p`; lanes outside the head's columns are 0.
+inline void take_keys(const Memories& m, const Pass& pass, unsigned key_tile, unsigned window, Tile& tile) {
 #pragma HLS INLINE
-  const unsigned word = pass.column_low / config::Simd + k_word;
+  const unsigned first_column = pass.first_granule * config::Granule + window * config::Simd;
   for (unsigned p = 0; p < config::Pe; ++p) {
 #pragma HLS PIPELINE II = 1
     const unsigned key = key_tile * config::Pe + p;
-    const bool exists = key < pass.rows;
-    const unsigned address = pass.tile_base + (exists ? key : 0) * pass.tile_stride + k_word;
+    const bool exists = key < pass.keys;
+    Activation lanes[config::Simd];
+    read_window(m, pass.tile_base + (exists ? key : 0) * pass.tile_stride + window, pass.first_granule, lanes);
     for (unsigned s = 0; s < config::Simd; ++s) {
 #pragma HLS UNROLL
-      const unsigned column = word * config::Simd + s;
+      const unsigned column = first_column + s;
       const bool used = exists && column >= pass.column_low && column < pass.column_high;
-      tile.weight[p][s] = used ? m.act[address][s] : Activation(0);
+      tile.weight[p][s] = used ? lanes[s] : Activation(0);
     }
   }
 }
@@ -31,15 +32,12 @@ inline void take_values(const Memories& m, const Pass& pass, unsigned group, uns
   for (unsigned s = 0; s < config::Simd; ++s) {
 #pragma HLS PIPELINE II = 1
     const unsigned key = key_word * config::Simd + s;
-    const unsigned word = pass.tile_base + (key < pass.rows ? key : 0) * pass.tile_stride + group / LaneGroups;
-    for (unsigned g = 0; g < LaneGroups; ++g) {
+    Activation lanes[config::Simd];
+    read_window(m, pass.tile_base + (key < pass.keys ? key : 0) * pass.tile_stride,
+                pass.first_granule + group * config::PeGranules, lanes);
+    for (unsigned p = 0; p < config::Pe; ++p) {
 #pragma HLS UNROLL
-      for (unsigned p = 0; p < config::Pe; ++p) {
-#pragma HLS UNROLL
-        if (g == group % LaneGroups) {
-          tile.weight[p][s] = m.act[word][g * config::Pe + p];
-        }
-      }
+      tile.weight[p][s] = lanes[p];
     }
   }
 }
@@ -54,41 +52,44 @@ inline void take_operands(const Memories& m, const Pass& pass, unsigned n_tile, 
   }
 }
 
-// Scores of all queries against tiles of Pe keys, over the words that overlap the head.
-inline Pass score_pass(const Instruction& in, unsigned head) {
+// What both passes of a head share: its columns, the granule they begin in, rows and keys.
+inline Pass head_pass(const Instruction& in, unsigned head) {
 #pragma HLS INLINE
   Pass pass = {};
   pass.column_low = head * in.dim.to_uint();
   pass.column_high = pass.column_low + in.dim.to_uint();
-  const unsigned first_word = pass.column_low / config::Simd;
+  pass.first_granule = pass.column_low / config::Granule;
+  pass.rows = in.rows;
+  pass.keys = in.keys;
+  pass.tile_stride = in.src_stride;
+  return pass;
+}
+
+// Scores of all queries against tiles of Pe keys, over the windows that overlap the head.
+inline Pass score_pass(const Instruction& in, unsigned head) {
+#pragma HLS INLINE
+  Pass pass = head_pass(in, head);
   pass.kind = config::PassKind::KindScore;
   pass.post = config::PassPost::PostScore;
-  pass.rows = in.rows;
-  pass.n_tiles = divide_up(pass.rows, config::Pe);
-  pass.k_words = divide_up(pass.column_high, config::Simd) - first_word;
-  pass.src_base = in.src_base + first_word;
+  pass.n_tiles = divide_up(pass.keys, config::Pe);
+  pass.k_words = divide_up(pass.column_high - pass.first_granule * config::Granule, config::Simd);
+  pass.src_base = in.src_base;
   pass.src_stride = in.src_stride;
-  pass.tile_base = in.aux_base + first_word;
-  pass.tile_stride = in.src_stride;
+  pass.tile_base = in.aux_base;
   pass.first.multiplier = in.multiplier;
   pass.first.shift = in.shift;
   return pass;
 }
 
-// Probabilities times values, for the lane groups that overlap the head.
+// Probabilities times values, for the groups of Pe lanes that overlap the head.
 inline Pass mix_pass(const Instruction& in, unsigned head) {
 #pragma HLS INLINE
-  Pass pass = {};
-  pass.column_low = head * in.dim.to_uint();
-  pass.column_high = pass.column_low + in.dim.to_uint();
+  Pass pass = head_pass(in, head);
   pass.kind = config::PassKind::KindMix;
   pass.post = config::PassPost::PostMix;
-  pass.rows = in.rows;
-  pass.n_first = pass.column_low / config::Pe;
-  pass.n_tiles = divide_up(pass.column_high, config::Pe) - pass.n_first;
-  pass.k_words = divide_up(pass.rows, config::Simd);
+  pass.n_tiles = divide_up(pass.column_high - pass.first_granule * config::Granule, config::Pe);
+  pass.k_words = divide_up(pass.keys, config::Simd);
   pass.tile_base = in.aux2_base;
-  pass.tile_stride = in.src_stride;
   pass.dst_base = in.dst_base;
   pass.dst_stride = in.dst_stride;
   pass.second.multiplier = in.multiplier2;

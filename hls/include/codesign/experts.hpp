@@ -6,12 +6,13 @@
 
 namespace codesign {
 
-inline Pass dense_pass(const Instruction& in, config::PassPost post) {
+inline Pass dense_pass(const Instruction& in, config::PassPost post, unsigned expert) {
 #pragma HLS INLINE
   Pass pass = {};
   pass.kind = config::PassKind::KindDense;
   pass.post = post;
-  pass.weight_format = in.weight_format;
+  pass.planes = planes_of(in, expert);
+  pass.aligned_by = is_slice(pass.planes) ? 0 : ActivationBits - pass.planes.stored;
   pass.rows = in.rows;
   pass.k_words = in.k_words;
   pass.n_tiles = in.n_tiles;
@@ -21,15 +22,16 @@ inline Pass dense_pass(const Instruction& in, config::PassPost post) {
   pass.dst_stride = in.dst_stride;
   pass.second.multiplier = in.multiplier;
   pass.second.shift = in.shift;
+  pass.expert = expert;
+  pass.tokens = in.rows;
   return pass;
 }
 
 // First layer of expert e: the queue's tokens in, hidden rows 0..count-1 out.
 inline Pass hidden_pass(const Instruction& in, unsigned expert, unsigned count) {
 #pragma HLS INLINE
-  Pass pass = dense_pass(in, config::PassPost::PostGelu);
+  Pass pass = dense_pass(in, config::PassPost::PostGelu, expert);
   pass.rows = count;
-  pass.expert = expert;
   pass.gather = true;
   pass.dst_base = in.aux_base;
   pass.dst_stride = in.aux_stride;
@@ -39,9 +41,8 @@ inline Pass hidden_pass(const Instruction& in, unsigned expert, unsigned count) 
 // Second layer: hidden rows in, gated and added to the residual of the queue's tokens.
 inline Pass output_pass(const Instruction& in, unsigned expert, unsigned count) {
 #pragma HLS INLINE
-  Pass pass = dense_pass(in, config::PassPost::PostGated);
+  Pass pass = dense_pass(in, config::PassPost::PostGated, expert);
   pass.rows = count;
-  pass.expert = expert;
   pass.scatter = true;
   pass.k_words = in.k_words2;
   pass.n_tiles = in.n_tiles2;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One macro-instruction, taken apart. Field positions come from codesign/schedule/isa.py through the generated header.
+// `chain`, `fence` and `ahead` concern engines that overlap instructions; this one does not.
 #pragma once
 
 #include "codesign/types.hpp"
@@ -28,13 +29,16 @@ struct Instruction {
   ap_uint<config::FieldNumHeads.width> num_heads;
   ap_uint<config::FieldNumExperts.width> num_experts;
   ap_uint<config::FieldTopK.width> top_k;
-  Shift shift;
+  ap_uint<config::FieldShift.width> shift;
   Multiplier multiplier;
   Multiplier multiplier2;
-  Shift shift2;
+  ap_uint<config::FieldShift2.width> shift2;
   ap_uint<config::FieldMemAddr.width> mem_addr;
-  ap_uint<config::FieldBeats.width> beats;
+  ap_uint<config::FieldBlocks.width> blocks;
   ap_uint<config::FieldWords.width> words;
+  ap_uint<config::FieldKeys.width> keys;
+  ap_uint<config::FieldAhead.width> ahead;
+  ap_uint<config::FieldWidths.width> widths;
 };
 
 inline unsigned field_of(const InstructionWord& word, const config::Field& field) {
@@ -71,8 +75,11 @@ inline Instruction decode(const InstructionWord& word) {
   in.multiplier2 = field_of(word, config::FieldMultiplier2);
   in.shift2 = field_of(word, config::FieldShift2);
   in.mem_addr = field_of(word, config::FieldMemAddr);
-  in.beats = field_of(word, config::FieldBeats);
+  in.blocks = field_of(word, config::FieldBlocks);
   in.words = field_of(word, config::FieldWords);
+  in.keys = field_of(word, config::FieldKeys);
+  in.ahead = field_of(word, config::FieldAhead);
+  in.widths = word.range(config::FieldWidths.lsb + config::FieldWidths.width - 1, config::FieldWidths.lsb);
   return in;
 }
 
@@ -81,19 +88,46 @@ inline config::Opcode opcode_of(const InstructionWord& word) {
   return static_cast<config::Opcode>(field_of(word, config::FieldOpcode));
 }
 
-inline bool is_legal(const config::Opcode& opcode) {
+// Bit planes of a weight tile: how many rest in memory, and how many of them the instruction takes.
+struct Planes {
+  unsigned stored;
+  unsigned taken;
+};
+
+// A slice takes fewer planes than are stored; the machine then appends a plane of ones.
+inline bool is_slice(const Planes& planes) {
 #pragma HLS INLINE
-  switch (opcode) {
-    case config::Opcode::OpLoad:
-    case config::Opcode::OpStore:
-    case config::Opcode::OpLinear:
-    case config::Opcode::OpAttention:
-    case config::Opcode::OpNorm:
-    case config::Opcode::OpRoute:
-    case config::Opcode::OpExperts:
-      return true;
+  return planes.taken < planes.stored;
+}
+
+inline unsigned stored_planes(config::WeightFormat format) {
+#pragma HLS INLINE
+  switch (format) {
+    case config::WeightFormat::WeightInt8:
+      return 8;
+    case config::WeightFormat::WeightInt4:
+      return 4;
+    case config::WeightFormat::WeightInt2:
+      return 2;
   }
-  return false;
+  return 0;
+}
+
+// The planes of the instruction's layers; those of EXPERTS differ from expert to expert.
+inline Planes planes_of(const Instruction& in, unsigned expert) {
+#pragma HLS INLINE
+  Planes planes;
+  planes.stored = stored_planes(in.weight_format);
+  planes.taken = planes.stored;
+  const unsigned lsb = expert * config::WidthBits;
+  const bool chosen = in.opcode == config::Opcode::OpExperts && lsb < config::FieldWidths.width;
+  const unsigned code = chosen ? ap_uint<config::WidthBits>(in.widths >> lsb).to_uint() : 0;
+  if (static_cast<config::Width>(code) == config::Width::WidthSlice4) {
+    planes.taken = 4;
+  } else if (static_cast<config::Width>(code) == config::Width::WidthSlice2) {
+    planes.taken = 2;
+  }
+  return planes;
 }
 
 }  // namespace codesign

@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // The machine executes one Program (docs/machine.md).
 //
-// A Program falls into segments: each EXPERTS begins a new one. Within a segment a reader process issues instructions
-// and fills the data FIFO while the executor works (a dataflow region, as far ahead as the FIFO reaches). At an EXPERTS
-// the reader must wait for the queues anyway, so the segment's end costs nothing, the counts enter the next region as
-// plain inputs, and no channel runs backwards: C-simulation is sequential and exact.
+// A Program falls into segments: each EXPERTS begins a new one, and each STORE stands alone. Within a segment a reader
+// process issues instructions and fills the block FIFO while the executor works (a dataflow region, as far ahead as the
+// FIFO reaches). At an EXPERTS the reader must wait for the queues anyway, so the segment's end costs nothing, the
+// counts enter the next region as plain inputs, and no channel runs backwards: C-simulation is sequential and exact.
+// Nothing behind a STORE is read before it is done, which keeps every `fence`, and a region never writes DRAM.
 #pragma once
 
 #include "codesign/layer.hpp"
+#include "codesign/legal.hpp"
 #include "codesign/norm.hpp"
 #include "codesign/router.hpp"
 #include "codesign/transfer.hpp"
 
 namespace codesign {
 
-inline void run_instruction(Memories& m, const Instruction& in, DataStream& data, Beat* output_base) {
+// How a run ended; `fault` is the index of the instruction that was refused.
+struct Outcome {
+  config::Status status;
+  unsigned fault;
+};
+
+inline void run_instruction(Memories& m, const Instruction& in, BlockStream& data) {
 #pragma HLS INLINE
   switch (in.opcode) {
     case config::Opcode::OpLoad:
       run_load(m, in, data);
-      break;
-    case config::Opcode::OpStore:
-      run_store(m, in, output_base);
       break;
     case config::Opcode::OpNorm:
       run_norm(m, in, data);
@@ -35,54 +40,44 @@ inline void run_instruction(Memories& m, const Instruction& in, DataStream& data
         fill_queues(m, in);
       }
       break;
+    case config::Opcode::OpStore:  // stands between segments
+      break;
   }
 }
 
-// The executor process. `counts` are those of the queues when the segment is over.
-inline void execute_segment(unsigned first, unsigned last, IssueStream& issue, DataStream& data, Beat* output_base,
-                            QueueCounts& counts, config::Status& status) {
+// The executor process.
+inline void execute_segment(Memories& m, unsigned first, unsigned last, IssueStream& issue, BlockStream& data) {
 #pragma HLS INLINE off
-  static Memories memories;
-  config::Status result = config::Status::StatusOk;
   for (unsigned i = first; i < last; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = config::MaxInstructions
-    const Instruction in = decode(issue.read());
-    if (!is_legal(in.opcode)) {
-      result = config::Status::StatusIllegalInstruction;
-      break;
-    }
-    run_instruction(memories, in, data, output_base);
+    run_instruction(m, decode(issue.read()), data);
   }
-  for (unsigned e = 0; e < config::MaxExperts; ++e) {
-#pragma HLS UNROLL
-    counts[e] = memories.queue[e][0];
-  }
-  status = result;
 }
 
-inline void run_segment(const InstructionWord (&program)[config::MaxInstructions], unsigned first, unsigned last,
-                        const QueueCounts& counts, const Beat* memory_base, const Beat* input_base, Beat* output_base,
-                        QueueCounts& next_counts, config::Status& status) {
+inline void run_segment(Memories& m, const InstructionWord (&program)[config::MaxInstructions], unsigned first,
+                        unsigned last, const QueueCounts& counts, const Beat* gmem0, const Beat* gmem1,
+                        const Beat* gmem2, const Beat* gmem3, const Spaces& spaces) {
 #pragma HLS INLINE off
 #pragma HLS DATAFLOW
   IssueStream issue("issue");
-  DataStream data("data");
+  BlockStream data("data");
 #pragma HLS STREAM variable = issue depth = 8
-#pragma HLS STREAM variable = data depth = config::FifoBeats
-  read_segment(program, first, last, counts, memory_base, input_base, issue, data);
-  execute_segment(first, last, issue, data, output_base, next_counts, status);
+#pragma HLS STREAM variable = data depth = config::FifoBlocks
+  read_segment(program, first, last, counts, gmem0, gmem1, gmem2, gmem3, spaces, issue, data);
+  execute_segment(m, first, last, issue, data);
 }
 
-inline void fetch_program(const Beat* memory_base, unsigned address, unsigned instructions,
+inline void fetch_program(const Beat* gmem0, const Beat* gmem1, const Beat* gmem2, const Beat* gmem3,
+                          const Space& memory, unsigned address, unsigned instructions,
                           InstructionWord (&program)[config::MaxInstructions]) {
 #pragma HLS INLINE off
-  const Beat* from = memory_base + address;
+  constexpr unsigned Lines = config::InstructionBits / LineBits;
   InstructionWord word = 0;
-  for (unsigned i = 0; i < instructions * config::InstructionBeats; ++i) {
+  for (unsigned i = 0; i < instructions * Lines; ++i) {
 #pragma HLS PIPELINE II = 1
-#pragma HLS LOOP_TRIPCOUNT min = 4 max = 1024
-    word = (from[i], word.range(config::InstructionBits - 1, config::BeatBits));
-    program[i / config::InstructionBeats] = word;
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 1024
+    push_line(word, read_line(gmem0, gmem1, gmem2, gmem3, memory, Address(address) + i));
+    program[i / Lines] = word;
   }
 }
 
@@ -90,43 +85,52 @@ inline void fetch_program(const Beat* memory_base, unsigned address, unsigned in
 inline unsigned segment_end(const InstructionWord (&program)[config::MaxInstructions], unsigned first, unsigned end) {
 #pragma HLS INLINE off
   unsigned last = first + 1;
-  while (last < end && opcode_of(program[last]) != config::Opcode::OpExperts) {
+  while (last < end && is_legal(program[last]) && opcode_of(program[last]) != config::Opcode::OpExperts &&
+         opcode_of(program[last]) != config::Opcode::OpStore) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = config::MaxInstructions
     ++last;
   }
   return last;
 }
 
-// A Program longer than the machine's program memory is refused as a whole.
-inline config::Status run_program(const Beat* memory_base, const Beat* input_base, Beat* output_base, unsigned address,
-                                  unsigned instructions) {
+// A Program longer than the machine's program memory is refused as a whole, any other at its first illegal instruction.
+inline Outcome run_program(Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3, const Spaces& spaces, unsigned address,
+                           unsigned instructions) {
 #pragma HLS INLINE off
+#pragma HLS ALLOCATION function instances = is_legal limit = 1
+  static Memories memories;
   static InstructionWord program[config::MaxInstructions];
+  Outcome outcome = {config::Status::StatusOk, 0};
   if (instructions > config::MaxInstructions) {
-    return config::Status::StatusIllegalInstruction;
+    outcome.status = config::Status::StatusIllegalInstruction;
+    return outcome;
   }
-  fetch_program(memory_base, address, instructions, program);
-  QueueCounts counts;
-  QueueCounts next_counts;
-#pragma HLS ARRAY_PARTITION variable = counts complete
-#pragma HLS ARRAY_PARTITION variable = next_counts complete
-  for (unsigned e = 0; e < config::MaxExperts; ++e) {
-#pragma HLS UNROLL
-    counts[e] = 0;
-  }
-  config::Status status = config::Status::StatusOk;
+  fetch_program(gmem0, gmem1, gmem2, gmem3, spaces.memory, address, instructions, program);
   unsigned first = 0;
-  while (first < instructions && status == config::Status::StatusOk) {
+  while (first < instructions) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 16
-    const unsigned last = segment_end(program, first, instructions);
-    run_segment(program, first, last, counts, memory_base, input_base, output_base, next_counts, status);
+    const InstructionWord word = program[first];
+    if (!is_legal(word)) {
+      outcome.status = config::Status::StatusIllegalInstruction;
+      outcome.fault = first;
+      return outcome;
+    }
+    if (opcode_of(word) == config::Opcode::OpStore) {
+      run_store(memories, decode(word), gmem0, gmem1, gmem2, gmem3, spaces.output);
+      ++first;
+      continue;
+    }
+    QueueCounts counts;
+#pragma HLS ARRAY_PARTITION variable = counts complete
     for (unsigned e = 0; e < config::MaxExperts; ++e) {
 #pragma HLS UNROLL
-      counts[e] = next_counts[e];
+      counts[e] = memories.queue[e][0];
     }
+    const unsigned last = segment_end(program, first, instructions);
+    run_segment(memories, program, first, last, counts, gmem0, gmem1, gmem2, gmem3, spaces);
     first = last;
   }
-  return status;
+  return outcome;
 }
 
 }  // namespace codesign

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The on-chip memories (docs/machine.md, "Memories"). Lanes are banks of their own: writes may cover any Pe of Simd
-// lanes.
+// The on-chip memories (docs/machine.md, "Memories"). Lanes are banks of their own: a window may begin, and a result
+// may be written, at any granule.
 #pragma once
 
 #include "codesign/types.hpp"
@@ -33,17 +33,45 @@ struct Memories {
   }
 };
 
-// Write Pe values into lane group `group` of an activation or score word; `write` masks single lanes.
+// A window: the Simd lanes of ACT that begin at granule `granule` of the row at `word`.
+inline void read_window(const Memories& m, unsigned word, unsigned granule, Activation (&x)[config::Simd]) {
+#pragma HLS INLINE
+  const unsigned first = granule % config::ActGranules;
+  Activation lanes[config::Simd];
+  for (unsigned s = 0; s < config::Simd; ++s) {
+#pragma HLS UNROLL
+    const bool next = s / config::Granule < first;
+    lanes[s] = m.act[word + granule / config::ActGranules + (next ? 1 : 0)][s];
+  }
+  for (unsigned g = 0; g < config::ActGranules; ++g) {
+#pragma HLS UNROLL
+    if (g == first) {
+      for (unsigned s = 0; s < config::Simd; ++s) {
+#pragma HLS UNROLL
+        x[s] = lanes[(g * config::Granule + s) % config::Simd];
+      }
+    }
+  }
+}
+
+// Write Pe values from granule `granule` of the row at `word` of ACT or the score memory; `write` masks single lanes.
 template <typename Lane, unsigned Words>
-void write_group(Lane (&memory)[Words][config::Simd], unsigned word, unsigned group, const Lane (&value)[config::Pe],
+void write_lanes(Lane (&memory)[Words][config::Simd], unsigned word, unsigned granule, const Lane (&value)[config::Pe],
                  const bool (&write)[config::Pe]) {
 #pragma HLS INLINE
-  for (unsigned g = 0; g < LaneGroups; ++g) {
+  const unsigned first = granule % config::ActGranules;
+  for (unsigned g = 0; g < config::ActGranules; ++g) {  // banks
 #pragma HLS UNROLL
-    for (unsigned p = 0; p < config::Pe; ++p) {
+    for (unsigned v = 0; v < config::PeGranules; ++v) {  // values
 #pragma HLS UNROLL
-      if (g == group && write[p]) {
-        memory[word][g * config::Pe + p] = value[p];
+      if ((first + v) % config::ActGranules == g) {
+        const unsigned at = word + (granule + v) / config::ActGranules;
+        for (unsigned i = 0; i < config::Granule; ++i) {
+#pragma HLS UNROLL
+          if (write[v * config::Granule + i]) {
+            memory[at][g * config::Granule + i] = value[v * config::Granule + i];
+          }
+        }
       }
     }
   }

@@ -44,15 +44,15 @@ inline Activation norm_value(const Residual& x, const NormRow& row, unsigned dim
   return saturate<ActivationBits>(shift_round(affine, shift));
 }
 
-inline void take_gains(const Instruction& in, DataStream& data, Channel (&channel)[NormTiles][config::Pe]) {
+inline void take_gains(const Instruction& in, BlockStream& data, Channel (&channel)[NormTiles][config::Pe]) {
 #pragma HLS INLINE
   unsigned tile = 0;
   unsigned part = 0;
-  for (unsigned i = 0; i < in.n_tiles.to_uint() * config::RecordBeats; ++i) {
+  for (unsigned i = 0; i < in.n_tiles.to_uint() * config::RecordBlocks; ++i) {
 #pragma HLS PIPELINE II = 1
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 1024
     put_channels(data.read(), part, channel[tile]);
-    const bool last = part + 1 == config::RecordBeats;
+    const bool last = part + 1 == config::RecordBlocks;
     part = last ? 0 : part + 1;
     tile += last ? 1 : 0;
   }
@@ -104,15 +104,14 @@ inline void norm_apply(Memories& m, const Instruction& in, const NormRow (&rows)
       value[p] = norm_value(x, rows[row], in.dim, gain, channel[tile][p].bias, in.shift);
       write[p] = true;
     }
-    const unsigned word = in.dst_base + row * in.dst_stride.to_uint() + tile / LaneGroups;
-    write_group(m.act, word, tile % LaneGroups, value, write);
+    write_lanes(m.act, in.dst_base + row * in.dst_stride.to_uint(), tile * config::PeGranules, value, write);
     const bool last = tile + 1 == in.n_tiles;
     tile = last ? 0 : tile + 1;
     row += last ? 1 : 0;
   }
 }
 
-inline void run_norm(Memories& m, const Instruction& in, DataStream& data) {
+inline void run_norm(Memories& m, const Instruction& in, BlockStream& data) {
 #pragma HLS INLINE off
   static Channel channel[NormTiles][config::Pe];
   static NormSum sum[config::MaxRows];

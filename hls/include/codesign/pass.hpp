@@ -13,10 +13,10 @@ namespace codesign {
 struct Pass {
   config::PassKind kind;
   config::PassPost post;
-  config::WeightFormat weight_format;
+  // Weights from the stream: their planes, and the factor 2^aligned_by that their sums carry.
+  Planes planes;
+  unsigned aligned_by;
   unsigned rows;
-  // Tiles: n_first <= n < n_first + n_tiles outputs, 0 <= k < k_words inputs.
-  unsigned n_first;
   unsigned n_tiles;
   unsigned k_words;
   // Activations, weights that come from ACT (keys, values), results.
@@ -28,47 +28,53 @@ struct Pass {
   unsigned dst_stride;
   Scale first;   // scores
   Scale second;  // GELU, attention output
-  // Expert layers: which queue names the tokens, whether x comes from them (gather) or y goes to them (scatter).
+  // Expert layers: which queue names the tokens (below `tokens`), whether x comes from them (gather) or y goes to them
+  // (scatter).
   unsigned expert;
+  unsigned tokens;
   bool gather;
   bool scatter;
-  // Attention: the head's columns [low, high).
+  // Attention: keys, the head's columns [low, high), and the granule that holds the first of them.
+  unsigned keys;
+  unsigned first_granule;
   unsigned column_low;
   unsigned column_high;
 };
 
-// Simd lanes of PROB(row maximum - score) for one word of keys, and their sum; keys >= rows give 0.
-inline void probabilities(const Memories& m, unsigned row, unsigned key_word, unsigned rows,
+// Simd lanes of PROB(row maximum - score) for one word of keys, and their sum; keys >= `keys` give 0.
+inline void probabilities(const Memories& m, unsigned row, unsigned key_word, unsigned keys,
                           Activation (&x)[config::Simd], RowSum& sum) {
 #pragma HLS INLINE
   RowSum total = 0;
   for (unsigned s = 0; s < config::Simd; ++s) {
 #pragma HLS UNROLL
     const ScoreDistance distance = m.row_max[row] - m.score[row * config::KeyWords + key_word][s];
-    x[s] = key_word * config::Simd + s < rows ? probability(distance) : Activation(0);
+    x[s] = key_word * config::Simd + s < keys ? probability(distance) : Activation(0);
     total += x[s];
   }
   sum = total;
 }
 
-// Scores of one tile of keys: to the score memory, and into the row's running maximum (keys >= rows excluded).
-inline void write_scores(Memories& m, unsigned row, unsigned key_tile, unsigned rows,
+// Scores of one tile of keys: to the score memory, and into the row's running maximum (keys >= `keys` excluded). The
+// last tile may reach beyond the row.
+inline void write_scores(Memories& m, unsigned row, unsigned key_tile, unsigned keys,
                          const Residual (&result)[config::Pe]) {
 #pragma HLS INLINE
   bool write[config::Pe];
   Score highest = key_tile == 0 ? Score(-32768) : m.row_max[row];
   for (unsigned p = 0; p < config::Pe; ++p) {
 #pragma HLS UNROLL
-    write[p] = true;
-    if (key_tile * config::Pe + p < rows && result[p] > highest) {
+    const unsigned key = key_tile * config::Pe + p;
+    write[p] = key < config::KeyWords * config::Simd;
+    if (key < keys && result[p] > highest) {
       highest = result[p];
     }
   }
   m.row_max[row] = highest;
-  write_group(m.score, row * config::KeyWords + key_tile / LaneGroups, key_tile % LaneGroups, result, write);
+  write_lanes(m.score, row * config::KeyWords, key_tile * config::PeGranules, result, write);
 }
 
-// int8 results of lane group `tile` of a row in ACT.
+// int8 results of group `tile` of Pe lanes of a row in ACT, counted from the granule where a head begins.
 inline void write_act(Memories& m, const Pass& pass, unsigned row, unsigned tile,
                       const Residual (&result)[config::Pe]) {
 #pragma HLS INLINE
@@ -76,11 +82,12 @@ inline void write_act(Memories& m, const Pass& pass, unsigned row, unsigned tile
   bool write[config::Pe];
   for (unsigned p = 0; p < config::Pe; ++p) {
 #pragma HLS UNROLL
-    const unsigned column = tile * config::Pe + p;
+    const unsigned column = pass.first_granule * config::Granule + tile * config::Pe + p;
     value[p] = saturate<ActivationBits>(result[p]);
     write[p] = pass.post != config::PassPost::PostMix || (column >= pass.column_low && column < pass.column_high);
   }
-  write_group(m.act, pass.dst_base + row * pass.dst_stride + tile / LaneGroups, tile % LaneGroups, value, write);
+  write_lanes(m.act, pass.dst_base + row * pass.dst_stride, pass.first_granule + tile * config::PeGranules, value,
+              write);
 }
 
 // int16 results in RES, overwriting or added to what is there.
@@ -93,6 +100,13 @@ inline void write_res(Memories& m, const Pass& pass, unsigned row, unsigned tile
     const ap_int<ResidualBits + 1> sum = m.res[word][p] + result[p];
     m.res[word][p] = adds_to_res(pass.post) ? saturate<ResidualBits>(sum) : result[p];
   }
+}
+
+// The token of a queue's entry; a queue from a ROUTE of more rows must not lead outside the memories.
+inline unsigned token_of(const Pass& pass, const QueueEntry& entry) {
+#pragma HLS INLINE
+  const unsigned token = entry.range(15, 0).to_uint();
+  return token < pass.tokens ? token : 0;
 }
 
 // One finished row of accumulators through the post-processor to its destination.
@@ -111,10 +125,10 @@ inline void finish_row(Memories& m, const Pass& pass, unsigned row, unsigned til
     second.shift = config::GateFractionBits;
   }
   Residual result[config::Pe];
-  post_process(pass.post, total, weights.channel, first, second, result);
-  const unsigned y_row = pass.scatter ? entry.range(15, 0).to_uint() : row;
+  post_process(pass.post, pass.aligned_by, total, weights.channel, first, second, result);
+  const unsigned y_row = pass.scatter ? token_of(pass, entry) : row;
   if (pass.post == config::PassPost::PostScore) {
-    write_scores(m, row, tile, pass.rows, result);
+    write_scores(m, row, tile, pass.keys, result);
   } else if (pass.post == config::PassPost::PostLogits) {
     write_scores(m, row, 0, config::Pe, result);
   } else if (goes_to_act(pass.post)) {
@@ -140,15 +154,12 @@ inline void run_tile(Memories& m, const Pass& pass, unsigned n_tile, unsigned k_
     Activation x[config::Simd];
     RowSum row_sum = 0;
     if (pass.kind == config::PassKind::KindMix) {
-      probabilities(m, row, k_word, pass.rows, x, row_sum);
+      probabilities(m, row, k_word, pass.keys, x, row_sum);
       row_sum += k_word == 0 ? RowSum(0) : m.row_sum[row];
       m.row_sum[row] = row_sum;
     } else {
-      const unsigned x_row = pass.gather ? entry.range(15, 0).to_uint() : row;
-      for (unsigned s = 0; s < config::Simd; ++s) {
-#pragma HLS UNROLL
-        x[s] = m.act[pass.src_base + x_row * pass.src_stride + k_word][s];
-      }
+      const unsigned x_row = pass.gather ? token_of(pass, entry) : row;
+      read_window(m, pass.src_base + x_row * pass.src_stride + k_word, pass.first_granule, x);
     }
     PartialSum sum[config::Pe];
     mac_array(tile.weight, x, sum);

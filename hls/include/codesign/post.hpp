@@ -39,16 +39,18 @@ inline bool goes_to_res(config::PassPost post) {
   return post == config::PassPost::PostInt16 || adds_to_res(post);
 }
 
-// Stage 1 to int16 by the channel's scale or by `first`, GELU where asked, stage 2 to int16 by `second` where used.
-// The caller saturates to int8: saturating twice is saturating to the narrower.
-inline void post_process(config::PassPost post, const Accumulator (&acc)[config::Pe],
+// Sums of weights aligned to the top of 8 bits lose that factor, 2^aligned_by, exactly. Stage 1 to int16 by the
+// channel's scale or by `first`, GELU where asked, stage 2 to int16 by `second` where used. The caller saturates to
+// int8: saturating twice is saturating to the narrower.
+inline void post_process(config::PassPost post, unsigned aligned_by, const Accumulator (&acc)[config::Pe],
                          const Channel (&channel)[config::Pe], const Scale& first, const Scale& second,
                          Residual (&result)[config::Pe]) {
 #pragma HLS INLINE
   const bool per_channel = scales_per_channel(post);
   for (unsigned p = 0; p < config::Pe; ++p) {
 #pragma HLS UNROLL
-    const Biased biased = acc[p] + (per_channel ? channel[p].bias : Bias(0));
+    const Accumulator sum = acc[p] >> aligned_by;
+    const Biased biased = sum + (per_channel ? channel[p].bias : Bias(0));
     const Multiplier multiplier = per_channel ? channel[p].multiplier : first.multiplier;
     const Shift shift = per_channel ? channel[p].shift : first.shift;
     const Residual mid = requantize<ResidualBits>(biased, multiplier, shift);

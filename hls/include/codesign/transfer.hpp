@@ -25,95 +25,114 @@ Beat pack_beat(const Lane (&word)[Lanes], unsigned part) {
   return beat;
 }
 
+// The lowest bits of a block as the lanes of a word.
 template <unsigned Lanes, unsigned Bits, typename Lane>
-void unpack_beat(const Beat& beat, unsigned part, Lane (&word)[Lanes]) {
+void unpack_word(const Block& block, Lane (&word)[Lanes]) {
 #pragma HLS INLINE
-  constexpr unsigned PerBeat = config::BeatBits / Bits;
-  for (unsigned g = 0; g < Lanes / PerBeat; ++g) {
+  const ap_uint<Lanes * Bits> low = block.range(Lanes * Bits - 1, 0);
+  for (unsigned i = 0; i < Lanes; ++i) {
 #pragma HLS UNROLL
-    for (unsigned i = 0; i < PerBeat; ++i) {
-#pragma HLS UNROLL
-      if (g == part) {
-        word[g * PerBeat + i] = beat.range(i * Bits + Bits - 1, i * Bits);
-      }
-    }
+    word[i] = low.range(i * Bits + Bits - 1, i * Bits);
   }
 }
 
-inline void run_load(Memories& m, const Instruction& in, DataStream& data) {
+// One word a cycle. Words of ACT are as many bits as Simd int8, words of RES as Pe int16.
+inline void run_load(Memories& m, const Instruction& in, BlockStream& data) {
 #pragma HLS INLINE off
+  constexpr unsigned ActBits = config::Simd * ActivationBits;
+  constexpr unsigned ResBits = config::Pe * ResidualBits;
   const bool to_res = in.unit == config::Unit::UnitRes;
-  const unsigned parts = to_res ? config::ResBeats : config::ActBeats;
-  unsigned word = in.dst_base;
+  const unsigned per_block = to_res ? config::BlockResWords : config::BlockActWords;
+  Block block = 0;
   unsigned part = 0;
-  for (unsigned i = 0; i < in.words.to_uint() * parts; ++i) {
+  for (unsigned i = 0; i < in.words.to_uint(); ++i) {
 #pragma HLS PIPELINE II = 1
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = 16384
-    const Beat beat = data.read();
-    if (to_res) {
-      unpack_beat<config::Pe, ResidualBits>(beat, part, m.res[word]);
-    } else {
-      unpack_beat<config::Simd, ActivationBits>(beat, part, m.act[word]);
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 4096
+    if (part == 0) {
+      block = data.read();
+    } else if (to_res && config::BlockResWords > 1) {
+      block >>= ResBits;
+    } else if (!to_res && config::BlockActWords > 1) {
+      block >>= ActBits;
     }
-    const bool last = part + 1 == parts;
-    part = last ? 0 : part + 1;
-    word += last ? 1 : 0;
+    if (to_res) {
+      unpack_word<config::Pe, ResidualBits>(block, m.res[in.dst_base + i]);
+    } else {
+      unpack_word<config::Simd, ActivationBits>(block, m.act[in.dst_base + i]);
+    }
+    part = part + 1 == per_block ? 0 : part + 1;
   }
 }
 
-inline void store_words(const Memories& m, const Instruction& in, Beat* output_base) {
+// The words' beats, one after another over the ports, and zeros to the end of the last line.
+inline void store_words(const Memories& m, const Instruction& in, Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3,
+                        const Space& output) {
 #pragma HLS INLINE off
   const bool from_res = in.unit == config::Unit::UnitRes;
   const unsigned parts = from_res ? config::ResBeats : config::ActBeats;
-  Beat* to = output_base + in.mem_addr.to_uint();
+  const unsigned end = in.src_base + in.words.to_uint();
+  const unsigned lines = divide_up(in.words.to_uint() * parts, config::Ports);
   unsigned word = in.src_base;
   unsigned part = 0;
-  for (unsigned i = 0; i < in.words.to_uint() * parts; ++i) {
-#pragma HLS PIPELINE II = 1
+  for (unsigned i = 0; i < lines; ++i) {
+#pragma HLS PIPELINE
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 16384
-    Beat beat;
-    if (from_res) {
-      beat = pack_beat<config::Pe, ResidualBits>(m.res[word], part);
-    } else {
-      beat = pack_beat<config::Simd, ActivationBits>(m.act[word], part);
+    Beat beat[MaxPorts];
+    for (unsigned p = 0; p < config::Ports; ++p) {
+#pragma HLS UNROLL
+      beat[p] = 0;
+      if (word < end && from_res) {
+        beat[p] = pack_beat<config::Pe, ResidualBits>(m.res[word], part);
+      } else if (word < end) {
+        beat[p] = pack_beat<config::Simd, ActivationBits>(m.act[word], part);
+      }
+      const bool last = part + 1 == parts;
+      part = last ? 0 : part + 1;
+      word += last ? 1 : 0;
     }
-    to[i] = beat;
-    const bool last = part + 1 == parts;
-    part = last ? 0 : part + 1;
-    word += last ? 1 : 0;
+    write_line(gmem0, gmem1, gmem2, gmem3, output, Address(in.mem_addr) + i, beat);
   }
 }
 
 // Four entries a beat; entry a of the QUEUE is entry a % (MaxRows + 1) of expert a / (MaxRows + 1), 0 beyond the last.
-inline void store_queue(const Memories& m, const Instruction& in, Beat* output_base) {
+inline void store_queue(const Memories& m, const Instruction& in, Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3,
+                        const Space& output) {
 #pragma HLS INLINE off
   constexpr unsigned EntryBits = 32;
   constexpr unsigned PerBeat = config::BeatBits / EntryBits;
+  unsigned left = in.words;
   unsigned expert = in.src_base.to_uint() / (config::MaxRows + 1);
   unsigned entry = in.src_base.to_uint() % (config::MaxRows + 1);
-  Beat* to = output_base + in.mem_addr.to_uint();
-  for (unsigned i = 0; i < in.words.to_uint() / PerBeat; ++i) {
+  const unsigned lines = divide_up(in.words.to_uint(), PerBeat * config::Ports);
+  for (unsigned i = 0; i < lines; ++i) {
 #pragma HLS PIPELINE
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 1024
-    Beat beat = 0;
-    for (unsigned j = 0; j < PerBeat; ++j) {
+    Beat beat[MaxPorts];
+    for (unsigned p = 0; p < config::Ports; ++p) {
 #pragma HLS UNROLL
-      const QueueEntry value = expert < config::MaxExperts ? m.queue[expert][entry] : QueueEntry(0);
-      beat.range(j * EntryBits + EntryBits - 1, j * EntryBits) = value;
-      const bool last = entry == config::MaxRows;
-      entry = last ? 0 : entry + 1;
-      expert += last ? 1 : 0;
+      beat[p] = 0;
+      for (unsigned j = 0; j < PerBeat; ++j) {
+#pragma HLS UNROLL
+        const bool exists = left != 0 && expert < config::MaxExperts;
+        const QueueEntry value = exists ? m.queue[expert][entry] : QueueEntry(0);
+        beat[p].range(j * EntryBits + EntryBits - 1, j * EntryBits) = value;
+        const bool last = entry == config::MaxRows;
+        entry = last ? 0 : entry + 1;
+        expert += last ? 1 : 0;
+        left -= left != 0 ? 1 : 0;
+      }
     }
-    to[i] = beat;
+    write_line(gmem0, gmem1, gmem2, gmem3, output, Address(in.mem_addr) + i, beat);
   }
 }
 
-inline void run_store(const Memories& m, const Instruction& in, Beat* output_base) {
+inline void run_store(const Memories& m, const Instruction& in, Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3,
+                      const Space& output) {
 #pragma HLS INLINE
   if (in.unit == config::Unit::UnitQueue) {
-    store_queue(m, in, output_base);
+    store_queue(m, in, gmem0, gmem1, gmem2, gmem3, output);
   } else {
-    store_words(m, in, output_base);
+    store_words(m, in, gmem0, gmem1, gmem2, gmem3, output);
   }
 }
 

@@ -12,6 +12,10 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Waggressive-loop-optimizations"
 #endif
+// A block has up to 64 x 64 bits; the default limit is 1024.
+#ifndef AP_INT_MAX_W
+#define AP_INT_MAX_W 4096
+#endif
 #include <ap_int.h>
 #include <hls_stream.h>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -37,19 +41,19 @@ constexpr unsigned divide_up(unsigned n, unsigned d) {
 
 constexpr unsigned ActivationBits = config::BeatBits * config::ActBeats / config::Simd;
 constexpr unsigned ResidualBits = config::BeatBits * config::ResBeats / config::Pe;
-constexpr unsigned ActivationsPerBeat = config::BeatBits / ActivationBits;
-constexpr unsigned ResidualsPerBeat = config::BeatBits / ResidualBits;
-constexpr unsigned RecordsPerBeat = config::BeatBits / config::RecordBits;
-// Groups of Pe lanes in one activation word.
-constexpr unsigned LaneGroups = config::Simd / config::Pe;
+constexpr unsigned LineBits = config::Ports * config::BeatBits;
+constexpr unsigned RecordsPerBlock = config::BlockBits / config::RecordBits;
 
 using config::BiasBits;
 using config::MultiplierBits;
 using config::ShiftBits;
 
 using Beat = ap_uint<config::BeatBits>;
+using Line = ap_uint<LineBits>;
+using Block = ap_uint<config::BlockBits>;
 using InstructionWord = ap_uint<config::InstructionBits>;
 using Register = ap_uint<32>;
+using WideRegister = ap_uint<64>;
 
 using Activation = ap_int<ActivationBits>;
 using Residual = ap_int<ResidualBits>;
@@ -63,11 +67,21 @@ using Biased = ap_int<(config::AccBits > BiasBits ? config::AccBits : BiasBits) 
 // A row of the score memory, a queue's entry, sums over one row.
 using Score = ap_int<16>;
 using ScoreDistance = ap_uint<16>;
-using RowSum = ap_uint<bits_of(1ULL * config::ProbabilityMax * config::MaxRows)>;
+using RowSum = ap_uint<bits_of(1ULL * config::ProbabilityMax * config::KeyWords * config::Simd)>;
 using QueueEntry = ap_uint<32>;
 using Gate = ap_uint<16>;
 using Token = ap_uint<16>;
 using Count = ap_uint<bits_of(config::MaxRows)>;
+
+// The word shifted down by one line, with `line` on top: a word read in lines, the lowest first.
+template <int W>
+void push_line(ap_uint<W>& word, const Line& line) {
+#pragma HLS INLINE
+  if (W > int(LineBits)) {
+    word >>= LineBits;
+  }
+  word.range(W - 1, W - LineBits) = line;
+}
 
 // Clamp to the range of a signed type of To bits.
 template <unsigned To, int From>
