@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes a stream of beats to consecutive addresses. INCR bursts end at multiples of MaxBurst beats, so they never cross
-// 4 KiB. Data does not wait for AWREADY (a slave may accept the address only with the data). idle_o rises after the last
-// response; an error response is reported and the stream goes on.
+// Writes a stream of beats to consecutive addresses: INCR bursts of up to 256 beats that end at 4 KiB boundaries. Data does not
+// wait for AWREADY (a slave may accept the address only with the data). idle_o rises after the last response; an error response
+// is reported and the stream goes on. A flush completes the burst that has begun with beats that write nothing.
 module axi_writer #(
-  parameter int unsigned MaxBurst = 32     // a power of two, at most 256
+  parameter int unsigned FifoBeats      = 16,  // a power of two
+  parameter int unsigned MaxOutstanding = 8
 ) (
   input  logic         clk_i,
   input  logic         rst_ni,
+  input  logic         flush_i,            // held until idle_o: forget what has not been sent
 
   input  logic [63:0]  desc_addr_i,        // a multiple of 16
-  input  logic [31:0]  desc_beats_i,
+  input  logic [31:0]  desc_beats_i,       // at least 1
   input  logic         desc_valid_i,
   output logic         desc_ready_o,
 
@@ -34,65 +36,82 @@ module axi_writer #(
   input  logic         m_axi_bvalid,
   output logic         m_axi_bready
 );
-  localparam int unsigned BurstBits      = $clog2(MaxBurst);
-  localparam int unsigned MaxOutstanding = 8;
+  localparam int unsigned PageBits  = 8;                          // beats of 4 KiB, the longest burst
+  localparam int unsigned CountBits = $clog2(MaxOutstanding + 1);
 
   typedef enum logic [1:0] {
     StIdle,    // wait for a descriptor
     StSize,    // how long is the next burst
-    StBurst    // address and data of the burst
+    StBegin,   // wait for the AW channel and for a response to come
+    StBurst    // its data
   } state_t;
 
-  state_t             state_q;
-  logic [63:0]        addr_q, awaddr_q;
-  logic [31:0]        left_q;
-  logic [BurstBits:0] len, beats_q;        // beats_q: of this burst, still to be sent
-  logic [7:0]         awlen_q;
-  logic               aw_pending_q;
-  logic [3:0]         outstanding_q;
-  logic               begin_burst, send, aw_done, w_done;
+  state_t               state_q;
+  logic [63:0]          addr_q, awaddr_q;
+  logic [31:0]          left_q;            // beats of the descriptor not yet in a burst
+  logic [PageBits:0]    to_page, len_q, beats_q;   // beats_q: of this burst, not yet on the W channel
+  logic [7:0]           awlen_q;
+  logic                 awvalid_q, wvalid_q, wlast_q, write_q;
+  logic [127:0]         wdata_q, beat;
+  logic [CountBits-1:0] outstanding_q, outstanding_d;
+  logic                 may_begin_q, begin_burst, put, last_beat, fifo_full, beat_valid;
 
-  always_comb begin
-    len = (BurstBits + 1)'(MaxBurst) - {1'b0, addr_q[4 +: BurstBits]};
-    if (left_q < 32'(len)) len = left_q[BurstBits:0];
-  end
+  sync_fifo #(
+    .Width(128),
+    .Depth(FifoBeats)
+  ) u_fifo (
+    .clk_i,
+    .rst_ni,
+    .clear_i(flush_i),
+    .push_i (beat_valid_i && beat_ready_o),
+    .data_i (beat_i),
+    .full_o (fifo_full),
+    .valid_o(beat_valid),
+    .data_o (beat),
+    .pop_i  (put && !flush_i)
+  );
 
-  assign desc_ready_o  = state_q == StIdle;
+  assign desc_ready_o  = (state_q == StIdle) && !flush_i;
+  assign beat_ready_o  = !fifo_full && !flush_i;
   assign idle_o        = (state_q == StIdle) && (outstanding_q == 0);
   assign error_o       = m_axi_bvalid && m_axi_bresp[1];
-  assign begin_burst   = (state_q == StSize) && (outstanding_q != 4'(MaxOutstanding));
 
   assign m_axi_awaddr  = awaddr_q;
   assign m_axi_awlen   = awlen_q;
-  assign m_axi_awvalid = aw_pending_q;
-  assign m_axi_wdata   = beat_i;
-  assign m_axi_wstrb   = '1;
-  assign m_axi_wlast   = beats_q == (BurstBits + 1)'(1);
-  assign m_axi_wvalid  = (state_q == StBurst) && (beats_q != 0) && beat_valid_i;
+  assign m_axi_awvalid = awvalid_q;
+  assign m_axi_wdata   = wdata_q;
+  assign m_axi_wstrb   = {16{write_q}};
+  assign m_axi_wlast   = wlast_q;
+  assign m_axi_wvalid  = wvalid_q;
   assign m_axi_bready  = 1'b1;
-  assign send          = m_axi_wvalid && m_axi_wready;
-  assign beat_ready_o  = (state_q == StBurst) && (beats_q != 0) && m_axi_wready;
-  assign aw_done       = !aw_pending_q || m_axi_awready;
-  assign w_done        = (beats_q == 0) || (send && m_axi_wlast);
+
+  assign to_page       = (PageBits + 1)'(1 << PageBits) - {1'b0, addr_q[4 +: PageBits]};
+  assign begin_burst   = (state_q == StBegin) && !flush_i && may_begin_q && (!awvalid_q || m_axi_awready);
+  assign last_beat     = beats_q == (PageBits + 1)'(1);
+  assign put           = (state_q == StBurst) && (beat_valid || flush_i) && (!wvalid_q || m_axi_wready);
+  assign outstanding_d = outstanding_q + CountBits'(begin_burst) - CountBits'(m_axi_bvalid);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       state_q       <= StIdle;
-      aw_pending_q  <= 1'b0;
-      beats_q       <= '0;
+      awvalid_q     <= 1'b0;
+      wvalid_q      <= 1'b0;
       outstanding_q <= '0;
+      may_begin_q   <= 1'b1;
     end else begin
       unique case (state_q)
-        StIdle:  if (desc_valid_i && desc_beats_i != 0) state_q <= StSize;
-        StSize:  if (begin_burst) state_q <= StBurst;
-        StBurst: if (aw_done && w_done) state_q <= (left_q == 0) ? StIdle : StSize;
+        StIdle:  if (desc_valid_i && !flush_i) state_q <= StSize;
+        StSize:  state_q <= flush_i ? StIdle : StBegin;
+        StBegin: if (flush_i) state_q <= StIdle; else if (begin_burst) state_q <= StBurst;
+        StBurst: if (put && last_beat) state_q <= (left_q == 0 || flush_i) ? StIdle : StSize;
         default: state_q <= StIdle;
       endcase
-      if (begin_burst)        aw_pending_q <= 1'b1;
-      else if (m_axi_awready) aw_pending_q <= 1'b0;
-      if (begin_burst)        beats_q <= len;
-      else if (send)          beats_q <= beats_q - (BurstBits + 1)'(1);
-      outstanding_q <= outstanding_q + 4'(begin_burst) - 4'(m_axi_bvalid);
+      if (begin_burst)        awvalid_q <= 1'b1;
+      else if (m_axi_awready) awvalid_q <= 1'b0;
+      if (put)               wvalid_q <= 1'b1;
+      else if (m_axi_wready) wvalid_q <= 1'b0;
+      outstanding_q <= outstanding_d;
+      may_begin_q   <= outstanding_d < CountBits'(MaxOutstanding);
     end
   end
 
@@ -101,10 +120,21 @@ module axi_writer #(
       addr_q <= desc_addr_i;
       left_q <= desc_beats_i;
     end else if (begin_burst) begin
-      addr_q   <= addr_q + {{(59 - BurstBits){1'b0}}, len, 4'd0};
-      left_q   <= left_q - 32'(len);
+      addr_q <= addr_q + {{(59 - PageBits){1'b0}}, len_q, 4'd0};
+      left_q <= left_q - 32'(len_q);
+    end
+    if (state_q == StSize) len_q <= (left_q <= 32'(to_page)) ? left_q[PageBits:0] : to_page;
+    if (begin_burst) begin
       awaddr_q <= addr_q;
-      awlen_q  <= 8'(len - (BurstBits + 1)'(1));
+      awlen_q  <= 8'(len_q - (PageBits + 1)'(1));
+      beats_q  <= len_q;
+    end else if (put) begin
+      beats_q  <= beats_q - (PageBits + 1)'(1);
+    end
+    if (put) begin
+      wdata_q <= beat;
+      wlast_q <= last_beat;
+      write_q <= !flush_i;
     end
   end
 

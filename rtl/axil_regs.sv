@@ -29,22 +29,28 @@ module axil_regs (
   output logic [63:0] memory_base_o,
   output logic [63:0] input_base_o,
   output logic [63:0] output_base_o,
+  output logic [31:0] memory_stripe_o,
+  output logic [31:0] input_stripe_o,
+  output logic [31:0] output_stripe_o,
   output logic [31:0] program_addr_o,
   output logic [31:0] num_instructions_o,
+  output logic [31:0] watchdog_o,
   input  logic        done_i,             // one-cycle pulse
   input  codesign_pkg::status_t status_i,
-  input  logic [31:0] cycles_i
+  input  logic [31:0] cycles_i,
+  input  logic [31:0] fault_i,
+  input  logic [31:0] unit_state_i
 );
   logic        aw_full_q, w_full_q, bvalid_q, rvalid_q;
   logic [7:0]  awaddr_q, araddr;           // of the 32-bit word: strobes choose bytes
-  logic [31:0] wdata_q, wmask, rdata_q, rdata_d;
+  logic [31:0] wdata_q, rdata_q, rdata_d;
   logic [3:0]  wstrb_q;
   logic        write, read;
 
   logic        start_q, done_q, ready_q, gie_q;
   logic [1:0]  ier_q, isr_q;
   logic [63:0] memory_base_q, input_base_q, output_base_q;
-  logic [31:0] program_addr_q, num_instructions_q;
+  logic [31:0] memory_stripe_q, input_stripe_q, output_stripe_q, program_addr_q, num_instructions_q, watchdog_q;
 
   assign s_axil_awready = !aw_full_q;
   assign s_axil_wready  = !w_full_q;
@@ -64,8 +70,12 @@ module axil_regs (
   assign memory_base_o      = memory_base_q;
   assign input_base_o       = input_base_q;
   assign output_base_o      = output_base_q;
+  assign memory_stripe_o    = memory_stripe_q;
+  assign input_stripe_o     = input_stripe_q;
+  assign output_stripe_o    = output_stripe_q;
   assign program_addr_o     = program_addr_q;
   assign num_instructions_o = num_instructions_q;
+  assign watchdog_o         = watchdog_q;
 
   always_comb begin
     unique case (araddr)
@@ -79,19 +89,21 @@ module axil_regs (
       codesign_pkg::AddrInputBaseHi:     rdata_d = input_base_q[63:32];
       codesign_pkg::AddrOutputBase:      rdata_d = output_base_q[31:0];
       codesign_pkg::AddrOutputBaseHi:    rdata_d = output_base_q[63:32];
+      codesign_pkg::AddrMemoryStripe:    rdata_d = memory_stripe_q;
+      codesign_pkg::AddrInputStripe:     rdata_d = input_stripe_q;
+      codesign_pkg::AddrOutputStripe:    rdata_d = output_stripe_q;
       codesign_pkg::AddrProgramAddr:     rdata_d = program_addr_q;
       codesign_pkg::AddrNumInstructions: rdata_d = num_instructions_q;
+      codesign_pkg::AddrWatchdog:        rdata_d = watchdog_q;
       codesign_pkg::AddrMagic:           rdata_d = codesign_pkg::Magic;
       codesign_pkg::AddrIsaVersion:      rdata_d = codesign_pkg::IsaVersion;
       codesign_pkg::AddrDesignHash:      rdata_d = codesign_pkg::DesignHash;
-      codesign_pkg::AddrStatus:          rdata_d = {30'd0, status_i};
+      codesign_pkg::AddrStatus:          rdata_d = {29'd0, status_i};
       codesign_pkg::AddrCycles:          rdata_d = cycles_i;
+      codesign_pkg::AddrFault:           rdata_d = fault_i;
+      codesign_pkg::AddrUnitState:       rdata_d = unit_state_i;
       default:                           rdata_d = 32'd0;
     endcase
-  end
-
-  for (genvar i = 0; i < 4; i++) begin : gen_mask
-    assign wmask[8*i +: 8] = {8{wstrb_q[i]}};
   end
 
   logic [3:0] unused_addr;
@@ -160,20 +172,32 @@ module axil_regs (
       memory_base_q      <= 64'd0;
       input_base_q       <= 64'd0;
       output_base_q      <= 64'd0;
+      memory_stripe_q    <= 32'd0;
+      input_stripe_q     <= 32'd0;
+      output_stripe_q    <= 32'd0;
       program_addr_q     <= 32'd0;
       num_instructions_q <= 32'd0;
+      watchdog_q         <= 32'd0;
     end else if (write) begin
-      unique case (awaddr_q)
-        codesign_pkg::AddrMemoryBase:      memory_base_q[31:0]  <= (memory_base_q[31:0] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrMemoryBaseHi:    memory_base_q[63:32] <= (memory_base_q[63:32] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrInputBase:       input_base_q[31:0]   <= (input_base_q[31:0] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrInputBaseHi:     input_base_q[63:32]  <= (input_base_q[63:32] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrOutputBase:      output_base_q[31:0]  <= (output_base_q[31:0] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrOutputBaseHi:    output_base_q[63:32] <= (output_base_q[63:32] & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrProgramAddr:     program_addr_q       <= (program_addr_q & ~wmask) | (wdata_q & wmask);
-        codesign_pkg::AddrNumInstructions: num_instructions_q   <= (num_instructions_q & ~wmask) | (wdata_q & wmask);
-        default: ;
-      endcase
+      for (int unsigned i = 0; i < 4; i++) begin
+        if (wstrb_q[i]) begin
+          unique case (awaddr_q)
+            codesign_pkg::AddrMemoryBase:      memory_base_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrMemoryBaseHi:    memory_base_q[32+8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrInputBase:       input_base_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrInputBaseHi:     input_base_q[32+8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrOutputBase:      output_base_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrOutputBaseHi:    output_base_q[32+8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrMemoryStripe:    memory_stripe_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrInputStripe:     input_stripe_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrOutputStripe:    output_stripe_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrProgramAddr:     program_addr_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrNumInstructions: num_instructions_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            codesign_pkg::AddrWatchdog:        watchdog_q[8*i +: 8] <= wdata_q[8*i +: 8];
+            default: ;
+          endcase
+        end
+      end
     end
   end
 endmodule

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // GELU on int16 with 10 fraction bits: max(u, 0) - delta(|u|), delta interpolated in a table. With `enable_i` low the argument
-// passes through. Latency 6 cycles, one result a cycle.
+// passes through. The interpolation multiplies by 6 bits: sums of shifted steps, no DSP slice. Latency 7 cycles, one result a cycle.
+(* use_dsp = "no" *)
 module gelu_lane (
   input  logic               clk_i,
   input  logic               enable_i,
@@ -16,49 +17,64 @@ module gelu_lane (
   localparam int unsigned DropBits = SegmentBits + codesign_pkg::GeluGuardBits;
   localparam int unsigned SumBits = Width + SegmentBits + 2;
 
-  logic signed [15:0]        u1_q, u2_q, u3_q, u4_q, u5_q;
-  logic [16:0]               magnitude;
-  logic [DomainBits-1:0]     a_q;
-  logic                      beyond1_q, beyond2_q, beyond3_q, beyond4_q;
-  logic [IndexBits:0]        index;
-  logic [Width-1:0]          left2_q, left3_q, left4_q, right2_q;
-  logic signed [Width:0]     step_q;
-  logic [SegmentBits-1:0]    fraction2_q, fraction3_q;
-  logic signed [SumBits-1:0] product_q, sum;
-  logic [15:0]               delta_q;
+  logic signed [15:0]             u1_q, u2_q, u3_q, u4_q, u5_q, u6_q;
+  logic [6:1]                     enable_q;
+  logic [4:1]                     beyond_q;
+  logic [15:0]                    magnitude;
+  logic [DomainBits-1:0]          a_q;
+  logic [IndexBits:0]             index;
+  logic [Width-1:0]               left2_q, left3_q, right2_q;
+  logic [Width:0]                 left4_q;
+  logic signed [Width:0]          step_q;
+  logic [SegmentBits-1:0]         fraction2_q, fraction3_q;
+  logic signed [Width+2:0]        step, twice;
+  logic signed [Width+2:0]        digit0_q, digit1_q, digit2_q;  // the step times two bits of the fraction
+  logic signed [SumBits-1:0]      low_q, high_q, sum;
+  logic                           beyond5_q;
+  logic [15:0]                    delta_q;
 
   always_comb begin
-    magnitude = u_i[15] ? 17'd0 - 17'(u_i) : 17'(u_i);
+    magnitude = u_i[15] ? 16'd0 - u_i : u_i;  // 32768 for the smallest
     index = {1'b0, a_q[DomainBits-1:SegmentBits]};
-    sum = signed'(SumBits'({left4_q, {SegmentBits{1'b0}}})) + product_q + signed'(SumBits'(1 << (DropBits - 1)));
+    step = (Width+3)'(step_q);
+    twice = step <<< 1;
+    sum = low_q + high_q;
   end
 
   always_ff @(posedge clk_i) begin
+    // 1
     a_q <= magnitude[DomainBits-1:0];
-    beyond1_q <= |magnitude[16:DomainBits];
-
+    beyond_q[1] <= |magnitude[15:DomainBits];
+    // 2
     left2_q <= codesign_pkg::GeluDeltaTable[32'(index)*Width +: Width];
     right2_q <= codesign_pkg::GeluDeltaTable[(32'(index)+1)*Width +: Width];
     fraction2_q <= a_q[SegmentBits-1:0];
-    beyond2_q <= beyond1_q;
-
+    // 3
     step_q <= signed'({1'b0, right2_q}) - signed'({1'b0, left2_q});
     left3_q <= left2_q;
     fraction3_q <= fraction2_q;
-    beyond3_q <= beyond2_q;
+    // 4
+    digit0_q <= (step & {(Width+3){fraction3_q[0]}}) + (twice & {(Width+3){fraction3_q[1]}});
+    digit1_q <= (step & {(Width+3){fraction3_q[2]}}) + (twice & {(Width+3){fraction3_q[3]}});
+    digit2_q <= (step & {(Width+3){fraction3_q[4]}}) + (twice & {(Width+3){fraction3_q[5]}});
+    left4_q <= (Width+1)'(left3_q) + (Width+1)'(1 << (DropBits - SegmentBits - 1));  // with what rounds
+    // 5
+    low_q <= SumBits'(digit0_q) + (SumBits'(digit1_q) <<< 2);
+    high_q <= (SumBits'(digit2_q) <<< 4) + signed'(SumBits'({left4_q, {SegmentBits{1'b0}}}));
+    beyond5_q <= beyond_q[4] || !enable_q[4];
+    // 6
+    delta_q <= beyond5_q ? 16'd0 : 16'(sum >>> DropBits);
+    // 7
+    g_o <= (u6_q[15] && enable_q[6] ? 16'sd0 : u6_q) - signed'(delta_q);
 
-    product_q <= SumBits'(step_q) * signed'(SumBits'(fraction3_q));
-    left4_q <= left3_q;
-    beyond4_q <= beyond3_q || !enable_i;
-
-    delta_q <= beyond4_q ? 16'd0 : 16'(sum >>> DropBits);
-    g_o <= (u5_q[15] && enable_i ? 16'sd0 : u5_q) - signed'(delta_q);
-
+    beyond_q[4:2] <= beyond_q[3:1];
+    enable_q <= {enable_q[5:1], enable_i};
     u1_q <= u_i;
     u2_q <= u1_q;
     u3_q <= u2_q;
     u4_q <= u3_q;
     u5_q <= u4_q;
+    u6_q <= u5_q;
   end
 
 endmodule

@@ -1,297 +1,322 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// LayerNorm in integers (codesign/spec/ops.py, NormParams): RES int16 -> ACT int8, Pe channels a cycle. Two passes over the rows:
-// sum and sum of squares of every row to R ~ 1/sqrt(V) and S in a memory, then the rows again through norm_lane. The parameter
-// records arrive meanwhile.
+// LayerNorm in integers (codesign/spec/ops.py, NormParams): RES int16 -> ACT int8, one word of Pe channels a cycle. Each row is read
+// once: its words wait in a FIFO while norm_stats makes the row's factors of them, then pass through the lanes to a FIFO of results.
+// Rows follow each other without a gap. The parameter records are kept in a memory, a word a tile of channels.
+//
+// `state_o`: 0 idle; 1 rows are still to be read; 2 all rows are read, records are missing; 3 results are still to be written.
 module norm_unit (
   input  logic                                  clk_i,
   input  logic                                  rst_ni,
-  input  logic                                  start_i,
+  input  logic                                  start_i,        // only while idle
   // verilator lint_off UNUSEDSIGNAL
-  input  codesign_pkg::instr_t                  instr_i,   // held until done_o; only a NORM's fields are read
+  input  codesign_pkg::instr_t                  instr_i,        // at start_i; only a NORM's fields are read
   // verilator lint_on UNUSEDSIGNAL
+  input  logic                                  chained_i,      // at start_i: row r is read when r < rows_ready_i
+  input  logic [codesign_pkg::RowBits:0]        rows_ready_i,
+  output logic [codesign_pkg::RowBits:0]        rows_o,         // rows whose results are all written
   output logic                                  done_o,
-  // stream: n_tiles * RecordBeats beats
-  input  logic [127:0]                          beat_i,
-  input  logic                                  beat_valid_i,
-  output logic                                  beat_ready_o,
+  output logic [3:0]                            state_o,
+  // block stream: n_tiles * RecordBlocks blocks
+  input  logic                                  block_avail_i,
+  output logic                                  block_pop_o,
+  // verilator lint_off UNUSEDSIGNAL
+  input  logic [codesign_pkg::BlockBits-1:0]    block_i,        // BlockLatency after its pop; of a record, bias and gain are read
+  // verilator lint_on UNUSEDSIGNAL
+  output logic                                  block_done_o,
   // residual memory
   output logic                                  res_ren_o,
   output logic [codesign_pkg::ResAddrBits-1:0]  res_raddr_o,
   input  logic [codesign_pkg::Pe-1:0][15:0]     res_rdata_i,
-  // activation memory
-  output logic [codesign_pkg::Simd-1:0]         act_we_o,
-  output logic [codesign_pkg::ActAddrBits-1:0]  act_waddr_o,
-  output logic [codesign_pkg::Simd-1:0][7:0]    act_wdata_o
+  // activation memory: Pe lanes from a granule on
+  output logic                                  w_valid_o,
+  input  logic                                  w_ready_i,
+  output logic [codesign_pkg::ActAddrBits-1:0]  w_word_o,
+  output logic [codesign_pkg::GranuleBits-1:0]  w_granule_o,
+  output logic [codesign_pkg::Pe-1:0][7:0]      w_data_o
 );
 
-  localparam int unsigned Simd = codesign_pkg::Simd;
   localparam int unsigned Pe = codesign_pkg::Pe;
-  localparam int unsigned MaxRows = codesign_pkg::MaxRows;
   localparam int unsigned RowBits = codesign_pkg::RowBits;
-  localparam int unsigned Latency = codesign_pkg::MemLatency;
-  localparam int unsigned RecordBeats = codesign_pkg::RecordBeats;
-  localparam int unsigned Groups = Simd / Pe;
-  localparam int unsigned SubBits = Groups > 1 ? $clog2(Groups) : 1;
-  localparam int unsigned ParamWords = (codesign_pkg::NormDimMax + Pe - 1) / Pe;
-  localparam int unsigned ParamAddrBits = ParamWords > 1 ? $clog2(ParamWords) : 1;
-  localparam int unsigned BeatCountBits = RecordBeats > 1 ? $clog2(RecordBeats) : 1;
+  localparam int unsigned MemLatency = codesign_pkg::MemLatency;
+  localparam int unsigned BlockLatency = codesign_pkg::BlockLatency;
+  localparam int unsigned RecordBlocks = codesign_pkg::RecordBlocks;
+  localparam int unsigned BlockRecords = Pe / RecordBlocks;
+  localparam int unsigned RecordBits = codesign_pkg::RecordBits;
+  localparam int unsigned BiasBits = codesign_pkg::BiasBits;
+  localparam int unsigned Tiles = codesign_pkg::NormDimMax / Pe;
+  localparam int unsigned TileBits = Tiles > 1 ? $clog2(Tiles) : 1;
+  localparam int unsigned PartBits = RecordBlocks > 1 ? $clog2(RecordBlocks) : 1;
   localparam int unsigned DimBits = $clog2(codesign_pkg::NormDimMax + 1);
-  localparam int unsigned SumBits = 16 + DimBits;     // |sum of D int16|
-  localparam int unsigned SquareBits = 31 + DimBits;  // sum of D squares
-  localparam int unsigned VarBits = SquareBits + DimBits;
 
-  // Stages, counted from the cycle of the residual read.
-  localparam int unsigned XStage = Latency;
-  localparam int unsigned TreeStage = XStage + 2 + $clog2(Pe);
-  localparam int unsigned RowStage = TreeStage + 1;      // sums of the whole row
-  localparam int unsigned VarStage = RowStage + 4;
-  localparam int unsigned StatsStage = VarStage + 5;
-  localparam int unsigned OutStage = XStage + 16;
-  localparam int unsigned LastStage = OutStage > StatsStage ? OutStage : StatsStage;
+  // A row's words wait about 25 + $clog2(Pe) cycles; a FIFO too small would only cost time.
+  localparam int unsigned RowFifoBits = $clog2(Tiles + 36);
+  // Results on their way through lanes and FIFO: their latency and that of the credit's return are below 24 cycles.
+  localparam int unsigned OutFifoBits = 5;
 
-  typedef enum logic [2:0] {
-    StIdle,
-    StStats,
-    StStatsDrain,
-    StNorm,
-    StNormDrain,
-    StDone
-  } state_t;
+  // Stages of the second half, counted from the cycle a word is taken from the row FIFO: lane inputs, then lane results.
+  localparam int unsigned LaneStage = MemLatency;
+  localparam int unsigned OutStage = LaneStage + 12;
 
-  state_t              state_q;
-  logic [15:0]         row_q, tile_q, row_addr_q, rows_last, tiles_last;
-  logic                reading, tile_end, row_end;
-  logic [LastStage:0]  stats, norm, row_begin, row_final;
-  logic [LastStage:1]  stats_q, norm_q, row_begin_q, row_final_q;
-  logic                stats0_q, norm0_q, row_begin0_q, row_final0_q;
-  logic [ParamAddrBits-1:0] tile0_q;
+  // ---- the instruction ----
+  logic [15:0]          src_stride_q, dst_stride_q;
+  logic [DimBits-1:0]   dim_q;
+  logic [5:0]           shift_q;
+  logic                 chained_q, busy_q, reading_q, loading_q;
+  logic                 out_accept, out_row_end, out_end, read_end;
+  logic [TileBits-1:0]  tiles_last_q;  // counters compare with the last, so that they need no bit more
+  logic [RowBits-1:0]   rows_last_q;
 
-  assign rows_last = instr_i.rows - 16'd1;
-  assign tiles_last = instr_i.n_tiles - 16'd1;
-  assign done_o = state_q == StDone;
-
-  // ---- parameters ----
-  logic                     params_q, params_end;  // still loading
-  logic [ParamAddrBits-1:0] param_word_q;
-  logic [BeatCountBits-1:0] param_beat_q;
-  logic [RecordBeats-1:0]   param_we;
-  logic [RecordBeats*96-1:0] param_rdata;
-
-  assign beat_ready_o = params_q;
-  assign params_end = param_beat_q == BeatCountBits'(RecordBeats - 1);
+  always_ff @(posedge clk_i) begin
+    if (start_i) begin
+      src_stride_q <= instr_i.src_stride;
+      dst_stride_q <= instr_i.dst_stride;
+      dim_q <= instr_i.dim[DimBits-1:0];
+      shift_q <= instr_i.shift[5:0];
+      chained_q <= chained_i;
+      tiles_last_q <= TileBits'(instr_i.n_tiles - 16'd1);
+      rows_last_q <= RowBits'(instr_i.rows - 16'd1);
+    end
+    if (start_i) busy_q <= 1'b1;
+    else if (out_end) busy_q <= 1'b0;
+    done_o <= out_end;
+    if (!rst_ni) begin
+      busy_q <= 1'b0;
+      done_o <= 1'b0;
+    end
+  end
 
   always_comb begin
-    for (int unsigned i = 0; i < RecordBeats; i++) param_we[i] = params_q && beat_valid_i && param_beat_q == BeatCountBits'(i);
+    state_o = 4'd0;
+    if (busy_q) state_o = reading_q ? 4'd1 : loading_q ? 4'd2 : 4'd3;
   end
 
-  always_ff @(posedge clk_i) begin
-    if (state_q == StIdle) begin
-      params_q <= start_i;
-      param_word_q <= '0;
-      param_beat_q <= '0;
-    end else if (params_q && beat_valid_i) begin
-      param_beat_q <= params_end ? '0 : param_beat_q + BeatCountBits'(1);
-      if (params_end) param_word_q <= param_word_q + ParamAddrBits'(1);
-      if (params_end && 16'(param_word_q) == tiles_last) params_q <= 1'b0;
-    end
-    if (!rst_ni) params_q <= 1'b0;
-  end
+  // ---- parameters: gain and bias of each channel ----
+  logic [PartBits-1:0]         pop_part_q, write_part_q;
+  logic                        pop_tile_end, write_tile_end;
+  logic [BlockLatency-1:0]     block_valid_q;
+  logic [TileBits-1:0]         pop_tile_q, write_tile_q;
+  logic [TileBits:0]           tiles_loaded_q;
+  logic [RecordBlocks-1:0]     param_we;
+  logic [Pe*16-1:0]            gain_wdata, gain;
+  logic [Pe*BiasBits-1:0]      bias_wdata, bias;
 
-  logic [ParamAddrBits-1:0] param_raddr;
-  delay_line #(.Width(ParamAddrBits), .Stages(XStage + 9 - Latency)) u_tile (.clk_i, .d_i(tile0_q), .q_o(param_raddr));
+  assign block_pop_o = loading_q && block_avail_i;
+  assign pop_tile_end = pop_part_q == PartBits'(RecordBlocks - 1);
+  assign block_done_o = block_pop_o && pop_tile_end && pop_tile_q == tiles_last_q;
+  assign write_tile_end = write_part_q == PartBits'(RecordBlocks - 1);
 
-  sdp_ram #(.Width(RecordBeats * 96), .Depth(ParamWords), .WriteLanes(RecordBeats)) u_params (
-    .clk_i,
-    .we_i(param_we), .waddr_i(param_word_q), .wdata_i({RecordBeats{beat_i[111:64], beat_i[47:0]}}),
-    .ren_i(norm[XStage+9-Latency]), .raddr_i(param_raddr), .rdata_o(param_rdata)
-  );
-
-  // ---- reading the rows, twice ----
-  assign reading = state_q == StStats || state_q == StNorm;
-  assign tile_end = tile_q == tiles_last;
-  assign row_end = row_q == rows_last;
-
-  logic stats_all, norm_all;  // the last row's statistics, or result, are being written
-  logic stats_all_q;
-
-  always_ff @(posedge clk_i) begin
-    unique case (state_q)
-      StIdle: begin
-        row_q <= '0;
-        tile_q <= '0;
-        row_addr_q <= instr_i.src_base;
-        if (start_i) state_q <= StStats;
+  always_comb begin
+    for (int unsigned i = 0; i < RecordBlocks; i++) begin
+      param_we[i] = block_valid_q[BlockLatency-1] && write_part_q == PartBits'(i);
+      for (int unsigned r = 0; r < BlockRecords; r++) begin
+        gain_wdata[(i*BlockRecords+r)*16 +: 16] = block_i[r*RecordBits+BiasBits +: 16];
+        bias_wdata[(i*BlockRecords+r)*BiasBits +: BiasBits] = block_i[r*RecordBits +: BiasBits];
       end
-      StStats, StNorm: begin
-        tile_q <= tile_end ? '0 : tile_q + 16'd1;
-        if (tile_end) begin
-          row_q <= row_end ? '0 : row_q + 16'd1;
-          row_addr_q <= row_end ? instr_i.src_base : row_addr_q + instr_i.src_stride;
-          if (row_end) state_q <= state_q == StStats ? StStatsDrain : StNormDrain;
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    block_valid_q <= {block_valid_q[BlockLatency-2:0], block_pop_o};
+    if (start_i) begin
+      loading_q <= 1'b1;
+      pop_tile_q <= '0;
+      pop_part_q <= '0;
+      write_part_q <= '0;
+      write_tile_q <= '0;
+      tiles_loaded_q <= '0;
+    end else begin
+      if (block_pop_o) begin
+        pop_part_q <= pop_tile_end ? '0 : pop_part_q + PartBits'(1);
+        if (pop_tile_end) pop_tile_q <= pop_tile_q + TileBits'(1);
+        if (block_done_o) loading_q <= 1'b0;
+      end
+      if (block_valid_q[BlockLatency-1]) begin
+        write_part_q <= write_tile_end ? '0 : write_part_q + PartBits'(1);
+        if (write_tile_end) begin
+          write_tile_q <= write_tile_q + TileBits'(1);
+          tiles_loaded_q <= tiles_loaded_q + (TileBits + 1)'(1);
         end
       end
-      StStatsDrain: if (stats_all_q && !params_q) state_q <= StNorm;
-      StNormDrain: if (norm_all) state_q <= StDone;
-      StDone: state_q <= StIdle;
-      default: state_q <= StIdle;
-    endcase
-    if (state_q == StIdle) stats_all_q <= 1'b0;
-    else if (stats_all) stats_all_q <= 1'b1;
-    if (!rst_ni) state_q <= StIdle;
-  end
-
-  always_ff @(posedge clk_i) begin
-    stats0_q <= state_q == StStats && rst_ni;
-    norm0_q <= state_q == StNorm && rst_ni;
-    row_begin0_q <= tile_q == 16'd0;
-    row_final0_q <= tile_end;
-    tile0_q <= ParamAddrBits'(tile_q);
-    res_raddr_o <= codesign_pkg::ResAddrBits'(row_addr_q + tile_q);
-    res_ren_o <= reading && rst_ni;
-    stats_q <= stats[LastStage-1:0];
-    norm_q <= norm[LastStage-1:0];
-    row_begin_q <= row_begin[LastStage-1:0];
-    row_final_q <= row_final[LastStage-1:0];
+    end
     if (!rst_ni) begin
-      stats_q <= '0;
-      norm_q <= '0;
+      loading_q <= 1'b0;
+      block_valid_q <= '0;
     end
   end
 
-  assign stats = {stats_q, stats0_q};
-  assign norm = {norm_q, norm0_q};
-  assign row_begin = {row_begin_q, row_begin0_q};
-  assign row_final = {row_final_q, row_final0_q};
+  // ---- reading the rows ----
+  localparam int unsigned XStage = MemLatency + 2;  // from the decision to read a word to its copy in x_q
+  logic [15:0]            row_addr_q;
+  logic [RowBits-1:0]     row_q;
+  logic [TileBits-1:0]    tile_q;
+  logic                   read, take, tile_end;
+  logic [RowFifoBits:0]   row_words_q;               // decided to be read, not yet taken from the FIFO
+  logic [XStage:1]        read_q, begin_q, end_q;
+  logic [Pe-1:0][15:0]    x_q;
 
-  // ---- statistics of a row ----
-  localparam int unsigned SumTreeBits = 16 + $clog2(Pe);
-  localparam int unsigned SquareTreeBits = 32 + $clog2(Pe);
-
-  logic [Pe*16-1:0]          x1_q, x2_q;
-  logic [Pe*32-1:0]          square_q;
-  logic [SumTreeBits-1:0]    sum_tree;
-  logic [SquareTreeBits-1:0] square_tree;
-  logic signed [SumBits-1:0] sum_q;
-  logic [SquareBits-1:0]     squares_q;
-  logic [VarBits-1:0]        scaled1_q, scaled2_q, scaled3_q, variance_q;
-  logic [2*SumBits-1:0]      sum_squared1_q, sum_squared2_q, sum_squared3_q;
-  logic [SumBits-1:0]        stats_sum;
-  logic [15:0]               stats_rsqrt;
-  logic signed [5:0]         stats_exponent;
+  assign tile_end = tile_q == tiles_last_q;
+  assign read = reading_q && !row_words_q[RowFifoBits] && (!chained_q || (RowBits + 1)'(row_q) < rows_ready_i);
+  assign read_end = read && tile_end && row_q == rows_last_q;
 
   always_ff @(posedge clk_i) begin
-    x1_q <= res_rdata_i;
-    x2_q <= x1_q;
-    for (int unsigned i = 0; i < Pe; i++) begin
-      square_q[i*32 +: 32] <= 32'(signed'(x1_q[i*16 +: 16])) * 32'(signed'(x1_q[i*16 +: 16]));
-    end
-  end
-
-  adder_tree #(.Inputs(Pe), .InBits(16)) u_sum (.clk_i, .x_i(x2_q), .sum_o(sum_tree));
-  adder_tree #(.Inputs(Pe), .InBits(32)) u_squares (.clk_i, .x_i(square_q), .sum_o(square_tree));
-
-  always_ff @(posedge clk_i) begin
-    sum_q <= (row_begin[TreeStage] ? '0 : sum_q) + SumBits'(signed'(sum_tree));
-    squares_q <= (row_begin[TreeStage] ? '0 : squares_q) + SquareBits'(square_tree);
-    // V = D * Q - S * S
-    scaled1_q <= VarBits'(squares_q) * VarBits'(instr_i.dim);
-    scaled2_q <= scaled1_q;
-    scaled3_q <= scaled2_q;
-    sum_squared1_q <= (2*SumBits)'(sum_q) * (2*SumBits)'(sum_q);
-    sum_squared2_q <= sum_squared1_q;
-    sum_squared3_q <= sum_squared2_q;
-    variance_q <= scaled3_q - VarBits'(sum_squared3_q);
-  end
-
-  rsqrt #(.InBits(VarBits)) u_rsqrt (.clk_i, .v_i(variance_q), .rsqrt_o(stats_rsqrt), .exponent_o(stats_exponent));
-  delay_line #(.Width(SumBits), .Stages(StatsStage - RowStage)) u_row_sum (.clk_i, .d_i(sum_q), .q_o(stats_sum));
-
-  // ---- the statistics of all rows ----
-  localparam int unsigned StatsBits = SumBits + 16 + 6;
-  logic [RowBits-1:0]   stats_row_q, norm_row_q;
-  logic                 stats_we;
-  logic [StatsBits-1:0] stats_rdata;
-
-  assign stats_we = stats[StatsStage] && row_final[StatsStage];
-  assign stats_all = stats_we && 16'(stats_row_q) == rows_last;
-
-  always_ff @(posedge clk_i) begin
-    if (state_q == StIdle) begin
-      stats_row_q <= '0;
-      norm_row_q <= '0;
+    if (start_i) begin
+      reading_q <= 1'b1;
+      row_q <= '0;
+      tile_q <= '0;
+      row_addr_q <= instr_i.src_base;
+      row_words_q <= '0;
     end else begin
-      if (stats_we) stats_row_q <= stats_row_q + RowBits'(1);
-      if (norm[XStage] && row_final[XStage]) norm_row_q <= norm_row_q + RowBits'(1);
+      if (read) begin
+        tile_q <= tile_end ? '0 : tile_q + TileBits'(1);
+        if (tile_end) begin
+          row_q <= row_q + RowBits'(1);
+          row_addr_q <= row_addr_q + src_stride_q;
+        end
+        if (read_end) reading_q <= 1'b0;
+      end
+      if (read && !take) row_words_q <= row_words_q + (RowFifoBits + 1)'(1);
+      if (!read && take) row_words_q <= row_words_q - (RowFifoBits + 1)'(1);
+    end
+    res_ren_o <= read && rst_ni;
+    res_raddr_o <= codesign_pkg::ResAddrBits'(row_addr_q + 16'(tile_q));
+    read_q <= {read_q[XStage-1:1], read};
+    begin_q <= {begin_q[XStage-1:1], tile_q == '0};
+    end_q <= {end_q[XStage-1:1], tile_end};
+    x_q <= res_rdata_i;
+    if (!rst_ni) begin
+      reading_q <= 1'b0;
+      read_q <= '0;
     end
   end
 
-  sdp_ram #(.Width(StatsBits), .Depth(MaxRows)) u_stats (
-    .clk_i,
-    .we_i(stats_we), .waddr_i(stats_row_q),
-    .wdata_i({6'(22 - codesign_pkg::NormFractionBits) + unsigned'(stats_exponent), stats_rsqrt, stats_sum}),
-    .ren_i(norm[XStage]), .raddr_i(norm_row_q), .rdata_o(stats_rdata)
+  // ---- statistics, and the words that wait for them ----
+  localparam int unsigned ScaleBits = DimBits + 16;
+  localparam int unsigned OffsetBits = DimBits + 32;
+  logic                         stats_valid, row_valid, take_end;
+  logic signed [ScaleBits-1:0]  stats_scale, scale;
+  logic signed [OffsetBits-1:0] stats_offset, offset;
+  logic [4:0]                   stats_half, half;
+  logic [RowFifoBits-1:0]       x_write_q, x_read_q;
+  logic [Pe*16-1:0]             x;
+
+  norm_stats #(.DimBits(DimBits)) u_stats (
+    .clk_i, .rst_ni, .dim_i(dim_q),
+    .valid_i(read_q[XStage]), .begin_i(begin_q[XStage]), .end_i(end_q[XStage]), .x_i(x_q),
+    .valid_o(stats_valid), .scale_o(stats_scale), .offset_o(stats_offset), .half_o(stats_half)
   );
 
-  // ---- the rows again ----
-  logic [15:0]     rsqrt_q;
-  logic [5:0]      shift_q, out_shift_q;
-  logic [Pe*8-1:0] y, y_q;
+  word_fifo #(.Width(5 + OffsetBits + ScaleBits), .Depth(1 << RowFifoBits)) u_row_stats (
+    .clk_i, .rst_ni, .push_i(stats_valid), .data_i({stats_half, stats_offset, stats_scale}),
+    .valid_o(row_valid), .data_o({half, offset, scale}), .pop_i(take_end)
+  );
+
+  sdp_ram #(.Width(Pe * 16), .Depth(1 << RowFifoBits)) u_rows (
+    .clk_i, .we_i(read_q[XStage]), .waddr_i(x_write_q), .wdata_i(x_q), .ren_i(take), .raddr_i(x_read_q), .rdata_o(x)
+  );
+
+  // ---- the words again ----
+  logic [TileBits-1:0]    take_tile_q;
+  logic [OutFifoBits:0]   out_words_q;  // taken, not yet written
+  logic [OutStage:1]      take_q;
+
+  assign take = row_valid && !out_words_q[OutFifoBits] && (TileBits + 1)'(take_tile_q) < tiles_loaded_q;
+  assign take_end = take && take_tile_q == tiles_last_q;
 
   always_ff @(posedge clk_i) begin
-    rsqrt_q <= stats_rdata[SumBits +: 16];
-    shift_q <= stats_rdata[SumBits+16 +: 6];
-    out_shift_q <= instr_i.shift[5:0] - 6'd1;
-    y_q <= y;
+    if (start_i) begin
+      x_write_q <= '0;
+      x_read_q <= '0;
+      take_tile_q <= '0;
+      out_words_q <= '0;
+    end else begin
+      if (read_q[XStage]) x_write_q <= x_write_q + RowFifoBits'(1);
+      if (take) x_read_q <= x_read_q + RowFifoBits'(1);
+      if (take) take_tile_q <= take_end ? '0 : take_tile_q + TileBits'(1);
+      if (take && !out_accept) out_words_q <= out_words_q + (OutFifoBits + 1)'(1);
+      if (!take && out_accept) out_words_q <= out_words_q - (OutFifoBits + 1)'(1);
+    end
+    take_q <= rst_ni ? {take_q[OutStage-1:1], take} : '0;
   end
 
+  // Each input of the lanes at its time; the memories of the parameters take MemLatency of it.
+  localparam int unsigned GainStage = LaneStage + 5 - MemLatency;
+  localparam int unsigned BiasStage = LaneStage + 8 - MemLatency;
+  logic signed [ScaleBits-1:0]  lane_scale;
+  logic signed [OffsetBits-1:0] lane_offset;
+  logic [4:0]                   lane_half;
+  logic [5:0]                   out_shift_q;
+  logic [TileBits-1:0]          gain_tile, bias_tile;
+  logic [Pe*8-1:0]              y;
+
+  delay_line #(.Width(ScaleBits), .Stages(LaneStage)) u_scale (.clk_i, .d_i(scale), .q_o(lane_scale));
+  delay_line #(.Width(OffsetBits), .Stages(LaneStage + 1)) u_offset (.clk_i, .d_i(offset), .q_o(lane_offset));
+  delay_line #(.Width(5), .Stages(LaneStage + 3)) u_half (.clk_i, .d_i(half), .q_o(lane_half));
+  delay_line #(.Width(TileBits), .Stages(GainStage)) u_gain_tile (.clk_i, .d_i(take_tile_q), .q_o(gain_tile));
+  delay_line #(.Width(TileBits), .Stages(BiasStage - GainStage)) u_bias_tile (.clk_i, .d_i(gain_tile), .q_o(bias_tile));
+
+  sdp_ram #(.Width(Pe * 16), .Depth(Tiles), .WriteLanes(RecordBlocks)) u_gain (
+    .clk_i, .we_i(param_we), .waddr_i(write_tile_q), .wdata_i(gain_wdata),
+    .ren_i(take_q[GainStage]), .raddr_i(gain_tile), .rdata_o(gain)
+  );
+  sdp_ram #(.Width(Pe * BiasBits), .Depth(Tiles), .WriteLanes(RecordBlocks)) u_bias (
+    .clk_i, .we_i(param_we), .waddr_i(write_tile_q), .wdata_i(bias_wdata),
+    .ren_i(take_q[BiasStage]), .raddr_i(bias_tile), .rdata_o(bias)
+  );
+
+  // Shifts of 33 and more all give 0, as |n * gain + bias| < 2**32.
+  always_ff @(posedge clk_i) out_shift_q <= shift_q > 6'd33 ? 6'd32 : shift_q - 6'd1;
+
   for (genvar i = 0; i < Pe; i++) begin : gen_lane
-    norm_lane #(.DimBits(DimBits), .SumBits(SumBits)) u_lane (
-      .clk_i,
-      .dim_i(instr_i.dim[DimBits-1:0]),
-      .x_i(res_rdata_i[i]),
-      .sum_i(stats_rdata[SumBits-1:0]),
-      .rsqrt_i(rsqrt_q),
-      .shift_i(shift_q),
-      .gain_i(param_rdata[i*48+32 +: 16]),
-      .bias_i(param_rdata[i*48 +: 32]),
-      .out_shift_less_one_i(out_shift_q),
+    norm_lane #(.DimBits(DimBits)) u_lane (
+      .clk_i, .x_i(x[i*16 +: 16]), .scale_i(lane_scale), .offset_i(lane_offset), .half_i(lane_half),
+      .gain_i(gain[i*16 +: 16]), .bias_i(bias[i*BiasBits +: BiasBits]), .out_shift_less_one_i(out_shift_q),
       .y_o(y[i*8 +: 8])
     );
   end
 
-  // ---- results ----
-  logic [15:0]        out_row_addr_q, out_word_q, out_row_q;
-  logic [SubBits-1:0] out_sub_q;
+  // ---- results: tile j of a row goes to granule j * PeGranules of it ----
+  localparam int unsigned ActGranules = codesign_pkg::ActGranules;
+  localparam int unsigned PeGranules = codesign_pkg::PeGranules;
+  localparam int unsigned GranuleBits = codesign_pkg::GranuleBits;
+  logic [RowBits-1:0]   out_row_q;
+  logic [TileBits-1:0]  out_tile_q;
+  logic [15:0]          out_row_addr_q, out_word_q;
+  logic [GranuleBits:0] next_granule;
+  logic                 next_word;
 
-  assign norm_all = norm[OutStage] && row_final[OutStage] && out_row_q == rows_last;
+  word_fifo #(.Width(Pe * 8), .Depth(1 << OutFifoBits)) u_out (
+    .clk_i, .rst_ni, .push_i(take_q[OutStage]), .data_i(y), .valid_o(w_valid_o), .data_o(w_data_o), .pop_i(out_accept)
+  );
+
+  assign out_accept = w_valid_o && w_ready_i;
+  assign out_row_end = out_accept && out_tile_q == tiles_last_q;
+  assign out_end = out_row_end && out_row_q == rows_last_q;
+  assign next_granule = (GranuleBits + 1)'(w_granule_o) + (GranuleBits + 1)'(PeGranules);
+  assign next_word = next_granule >= (GranuleBits + 1)'(ActGranules);
+  assign w_word_o = codesign_pkg::ActAddrBits'(out_word_q);
 
   always_ff @(posedge clk_i) begin
-    if (state_q == StIdle) begin
-      out_row_addr_q <= instr_i.dst_base;
+    if (start_i) begin
       out_row_q <= '0;
-      out_word_q <= '0;
-      out_sub_q <= '0;
-    end else if (norm[OutStage]) begin
-      out_sub_q <= out_sub_q == SubBits'(Groups - 1) ? '0 : out_sub_q + SubBits'(1);
-      if (out_sub_q == SubBits'(Groups - 1)) out_word_q <= out_word_q + 16'd1;
-      if (row_final[OutStage]) begin
-        out_row_addr_q <= out_row_addr_q + instr_i.dst_stride;
-        out_row_q <= out_row_q + 16'd1;
-        out_word_q <= '0;
-        out_sub_q <= '0;
-      end
+      out_tile_q <= '0;
+      out_row_addr_q <= instr_i.dst_base;
+      out_word_q <= instr_i.dst_base;
+      w_granule_o <= '0;
+      rows_o <= '0;
+    end else if (out_row_end) begin
+      out_row_q <= out_row_q + RowBits'(1);
+      out_tile_q <= '0;
+      out_row_addr_q <= out_row_addr_q + dst_stride_q;
+      out_word_q <= out_row_addr_q + dst_stride_q;
+      w_granule_o <= '0;
+      rows_o <= rows_o + (RowBits + 1)'(1);
+    end else if (out_accept) begin
+      out_tile_q <= out_tile_q + TileBits'(1);
+      out_word_q <= out_word_q + 16'(next_word);
+      w_granule_o <= GranuleBits'(next_word ? next_granule - (GranuleBits + 1)'(ActGranules) : next_granule);
     end
+    if (!rst_ni) rows_o <= '0;
   end
-
-  always_comb begin
-    for (int unsigned i = 0; i < Simd; i++) act_we_o[i] = norm[OutStage] && (Groups == 1 || out_sub_q == SubBits'(i / Pe));
-  end
-
-  assign act_waddr_o = codesign_pkg::ActAddrBits'(out_row_addr_q + out_word_q);
-  assign act_wdata_o = {Groups{y_q}};
-
-  logic unused_bits;
-  assign unused_bits = ^{sum_squared3_q, beat_i[127:112], beat_i[63:48], row_begin, row_final, norm, stats};
 
 endmodule

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// PROB(maximum - score): 127 * 2**(-d / 256) rounded half up, 0 for a masked lane. Latency 4 cycles, one result a cycle.
+// PROB(maximum - score): 127 * 2**(-d / 256) rounded half up, 0 for a masked lane. Three registers, then logic that the register of
+// x takes: a result 3 cycles after the score, one a cycle.
 module prob_lane (
   input  logic               clk_i,
   input  logic               mask_i,
@@ -20,6 +21,7 @@ module prob_lane (
   logic [8:0]  shifted;
 
   assign shifted = 9'(product_q >> (5'd14 + 5'(shift3_q)));
+  assign probability_o = zero3_q ? 8'd0 : 8'((shifted + 9'd1) >> 1);
 
   always_ff @(posedge clk_i) begin
     distance_q <= 17'(maximum_i) - 17'(score_i);
@@ -29,11 +31,13 @@ module prob_lane (
     shift2_q <= distance_q[FractionBits +: 4];
     zero2_q <= zero1_q || |distance_q[16:FractionBits+4];
 
-    product_q <= 23'(exp2_q) * 23'(codesign_pkg::ProbabilityMax);
+    product_q <= 23'({exp2_q, 7'b0}) - 23'(exp2_q);  // times ProbabilityMax = 127
     shift3_q <= shift2_q;
     zero3_q <= zero2_q;
+  end
 
-    probability_o <= zero3_q ? 8'd0 : 8'((shifted + 9'd1) >> 1);
+  if (codesign_pkg::ProbabilityMax != 127) begin : gen_check
+    $error("prob_lane multiplies by 127");
   end
 
 endmodule

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Chooses `top_k` experts a token and fills the expert queues in ascending token order (codesign/spec/ops.py, RouteParams).
-// Rows of logits are buffered as they come. For each row the largest logit is picked `top_k` times; the softmax over all experts
-// runs beside it and meets the picks after `GateDelay` cycles. At the end the counts go to the heads of the queues.
+// Chooses `top_k` experts a token and fills the expert queues in ascending token order (codesign/spec/ops.py, RouteParams). Rows of
+// logits are buffered as they come. Several rows go round a ring at a time: once round it a row's largest logit is found and struck
+// out, after `top_k` rounds the row leaves, so that the ring finds one pick a cycle. The picks of a row and, from the softmax over
+// all experts, its factor (R, e) meet again where the rows leave in order, one entry a cycle; the counts follow the last entry.
+//
+// `state_o`: 0 idle; 1 rows are still to come or to enter the ring; 2 picks are still to leave; 3 the counts are written.
 module router (
   input  logic                                      clk_i,
   input  logic                                      rst_ni,
-  input  logic                                      start_i,        // rows_i, num_experts_i, top_k_i are held until done_o
-  input  logic [15:0]                               rows_i,
-  input  logic [7:0]                                num_experts_i,
-  input  logic [7:0]                                top_k_i,
+  input  logic                                      start_i,        // only while idle
+  // verilator lint_off UNUSEDSIGNAL
+  input  codesign_pkg::instr_t                      instr_i,        // at start_i; only rows, num_experts and top_k are read
+  // verilator lint_on UNUSEDSIGNAL
   output logic                                      done_o,
-  input  logic                                      logits_valid_i,
+  output logic [3:0]                                state_o,
+  input  logic                                      logits_valid_i, // rows in order
   input  logic [codesign_pkg::RowBits-1:0]          logits_row_i,
   // verilator lint_off UNUSEDSIGNAL
   input  logic [codesign_pkg::Pe-1:0][15:0]         logits_i,       // the first MaxExperts count
@@ -19,135 +23,128 @@ module router (
   output logic                                      queue_we_o,
   output logic [codesign_pkg::QueueAddrBits-1:0]    queue_waddr_o,
   output logic [31:0]                               queue_wdata_o,
-  output logic [codesign_pkg::MaxExperts-1:0][15:0] counts_o
+  output logic [codesign_pkg::MaxExperts-1:0][15:0] counts_o        // of the last run, from done_o on
 );
 
   localparam int unsigned Experts = codesign_pkg::MaxExperts;
   localparam int unsigned MaxRows = codesign_pkg::MaxRows;
   localparam int unsigned RowBits = codesign_pkg::RowBits;
   localparam int unsigned AddrBits = codesign_pkg::QueueAddrBits;
+  localparam int unsigned MemLatency = codesign_pkg::MemLatency;
   localparam int unsigned IndexBits = Experts > 1 ? $clog2(Experts) : 1;
-  localparam int unsigned PickLatency = IndexBits;
+  localparam int unsigned TreeLatency = (IndexBits + 1) / 2;
+  localparam int unsigned RootStage = TreeLatency > 2 ? TreeLatency : 2;  // of the ring; at least MemLatency, to look ahead
   localparam int unsigned SumLatency = Experts > 1 ? $clog2(Experts) : 1;
   localparam int unsigned SumBits = 17 + SumLatency;
   localparam int unsigned ExpLatency = 3;
-  localparam int unsigned GateDelay = ExpLatency + SumLatency + 5;  // from the first pick to the reciprocal of the row's sum
-  localparam int unsigned CountBits = $clog2(PickLatency + 3) + 1;
+  localparam int unsigned FactorDelay = ExpLatency + SumLatency + 5;      // from a row's first pick to its (R, e)
+  localparam int unsigned SlotBits = 5;                                   // rows in flight: enough for one a cycle
 
-  typedef enum logic [2:0] {
-    StIdle,
-    StRead,    // wait for the row
-    StLoad,    // its logits leave the buffer
-    StPick,    // the tree works
-    StDrain,   // the last picks become entries
-    StCounts,
-    StDone
-  } state_t;
+  // ---- the instruction ----
+  logic [RowBits:0]     rows_q;
+  logic [IndexBits-1:0] top_k_last_q;
+  logic [Experts-1:0]   exists_q;
+  logic                 busy_q;
 
-  state_t                 state_q;
-  logic [15:0]            row_q, arrived_q;
-  logic [CountBits-1:0]   wait_q;
-  logic [7:0]             picked_q;
-  logic [Experts*16-1:0]  logits_q, buffer_rdata;
-  logic [Experts-1:0]     exists_q, candidate_q;
-  logic                   buffer_ren, pick, first_pick, last_row;
-  logic [IndexBits-1:0]   pick_index;
-  logic signed [15:0]     pick_value, maximum_q, maximum;
-  logic [IndexBits-1:0]   expert_q;
-  logic [4:0]             drain_q;
+  always_ff @(posedge clk_i) begin
+    if (start_i) begin
+      rows_q <= (RowBits + 1)'(instr_i.rows);
+      top_k_last_q <= IndexBits'(instr_i.top_k - 8'd1);
+      for (int unsigned i = 0; i < Experts; i++) exists_q[i] <= 8'(i) < instr_i.num_experts;
+    end
+    if (start_i) busy_q <= 1'b1;
+    else if (done_o) busy_q <= 1'b0;
+    if (!rst_ni) busy_q <= 1'b0;
+  end
 
-  // The last count is in the queue memory 3 cycles after its state.
-  logic [1:0] done_q;
-  assign done_o = done_q[1];
-
-  always_ff @(posedge clk_i) done_q <= {done_q[0] && rst_ni, state_q == StDone && rst_ni};
-
-  assign last_row = row_q == rows_i - 16'd1;
-
-  // ---- buffer ----
-  assign buffer_ren = state_q == StRead && arrived_q > row_q;
+  // ---- rows as they come ----
+  logic [RowBits:0]        arrived_q, entered_q, emitted_q;
+  logic [SlotBits:0]       in_flight_q;
+  logic                    enter, emit, emit_row_end;
+  logic [Experts*16-1:0]   buffer_rdata;
+  logic [MemLatency:1]     enter_q;
 
   sdp_ram #(.Width(Experts * 16), .Depth(MaxRows)) u_buffer (
     .clk_i,
     .we_i(logits_valid_i), .waddr_i(logits_row_i), .wdata_i(logits_i[Experts-1:0]),
-    .ren_i(buffer_ren), .raddr_i(RowBits'(row_q)), .rdata_o(buffer_rdata)
+    .ren_i(enter), .raddr_i(entered_q[RowBits-1:0]), .rdata_o(buffer_rdata)
   );
-
-  // ---- picking ----
-  argmax_tree #(.Inputs(Experts)) u_argmax (
-    .clk_i, .candidate_i(candidate_q), .x_i(logits_q), .index_o(pick_index), .maximum_o(pick_value)
-  );
-
-  assign pick = state_q == StPick && wait_q == CountBits'(PickLatency);
-  assign first_pick = pick && picked_q == 8'd0;
-  assign maximum = first_pick ? pick_value : maximum_q;
 
   always_ff @(posedge clk_i) begin
-    if (logits_valid_i) arrived_q <= arrived_q + 16'd1;
-    for (int unsigned i = 0; i < Experts; i++) exists_q[i] <= 8'(i) < num_experts_i;
-
-    unique case (state_q)
-      StIdle: begin
-        row_q <= '0;
-        expert_q <= '0;
-        if (start_i) begin
-          arrived_q <= '0;
-          state_q <= StRead;
-        end
-      end
-      StRead: begin
-        wait_q <= '0;
-        if (buffer_ren) state_q <= StLoad;
-      end
-      StLoad: begin
-        wait_q <= wait_q + CountBits'(1);
-        picked_q <= '0;
-        if (wait_q == CountBits'(codesign_pkg::MemLatency - 1)) begin
-          logits_q <= buffer_rdata;
-          candidate_q <= exists_q;
-          wait_q <= '0;
-          state_q <= StPick;
-        end
-      end
-      StPick: begin
-        wait_q <= wait_q + CountBits'(1);
-        drain_q <= '0;
-        if (pick) begin
-          wait_q <= '0;
-          maximum_q <= maximum;
-          picked_q <= picked_q + 8'd1;
-          for (int unsigned i = 0; i < Experts; i++) if (pick_index == IndexBits'(i)) candidate_q[i] <= 1'b0;
-          if (picked_q == top_k_i - 8'd1) begin
-            row_q <= row_q + 16'd1;
-            state_q <= last_row ? StDrain : StRead;
-          end
-        end
-      end
-      StDrain: begin
-        drain_q <= drain_q + 5'd1;
-        if (drain_q == 5'(GateDelay + 8)) state_q <= StCounts;
-      end
-      StCounts: begin
-        expert_q <= expert_q + IndexBits'(1);
-        if (expert_q == IndexBits'(Experts - 1)) state_q <= StDone;
-      end
-      StDone: state_q <= StIdle;
-      default: state_q <= StIdle;
-    endcase
-
-    if (!rst_ni) state_q <= StIdle;
+    if (start_i) begin
+      arrived_q <= '0;
+      entered_q <= '0;
+      in_flight_q <= '0;
+    end else begin
+      if (logits_valid_i) arrived_q <= arrived_q + (RowBits + 1)'(1);
+      if (enter) entered_q <= entered_q + (RowBits + 1)'(1);
+      if (enter && !emit_row_end) in_flight_q <= in_flight_q + (SlotBits + 1)'(1);
+      if (!enter && emit_row_end) in_flight_q <= in_flight_q - (SlotBits + 1)'(1);
+    end
+    enter_q <= rst_ni ? {enter_q[MemLatency-1:1], enter} : '0;
   end
 
-  // ---- softmax over all experts ----
+  // ---- the ring: stage 0 holds a row, its largest candidate is known at RootStage and is no candidate at the next stage 0 ----
+  localparam int unsigned RingBits = SlotBits + IndexBits + 16;
+  logic [RootStage:0]                valid_q, last_q;
+  logic [RootStage:0][RingBits-1:0]  state_q;     // slot, pick, maximum
+  logic [RootStage:0][Experts-1:0]   candidate_q;
+  logic [Experts*16-1:0]             logits_q, root_logits;
+  logic [SlotBits-1:0]               slot_q, root_slot, stage_slot;
+  logic [IndexBits-1:0]              root_pick, stage_pick, index, pick_index;
+  logic signed [15:0]                root_maximum, maximum, value, pick_value;
+  logic                              root_valid, again;
+  logic [Experts-1:0]                struck;
+
+  // What is at stage 0 MemLatency + 1 cycles from now: nothing, if the row that would come round then is at its last pick.
+  assign enter = busy_q && arrived_q != entered_q && !in_flight_q[SlotBits]
+              && !(valid_q[RootStage-MemLatency] && !last_q[RootStage-MemLatency]);
+
+  argmax_tree #(.Inputs(Experts)) u_argmax (
+    .clk_i, .candidate_i(candidate_q[0]), .x_i(logits_q), .index_o(index), .maximum_o(value)
+  );
+  if (RootStage > TreeLatency) begin : gen_late
+    delay_line #(.Width(IndexBits + 16), .Stages(RootStage - TreeLatency)) u_pick (
+      .clk_i, .d_i({index, value}), .q_o({pick_index, pick_value})
+    );
+  end else begin : gen_root
+    assign pick_index = index;
+    assign pick_value = value;
+  end
+  delay_line #(.Width(Experts * 16), .Stages(RootStage)) u_logits (.clk_i, .d_i(logits_q), .q_o(root_logits));
+
+  assign root_valid = valid_q[RootStage];
+  assign again = root_valid && !last_q[RootStage];
+  assign {root_slot, root_pick, root_maximum} = state_q[RootStage];
+  assign maximum = root_pick == '0 ? pick_value : root_maximum;
+  assign stage_slot = again ? root_slot : slot_q;
+  assign stage_pick = again ? root_pick + IndexBits'(1) : '0;
+
+  always_comb begin
+    for (int unsigned i = 0; i < Experts; i++) struck[i] = pick_index == IndexBits'(i);
+  end
+
+  always_ff @(posedge clk_i) begin
+    valid_q <= rst_ni ? {valid_q[RootStage-1:0], again || enter_q[MemLatency]} : '0;
+    last_q <= {last_q[RootStage-1:0], stage_pick == top_k_last_q};
+    state_q <= {state_q[RootStage-1:0], stage_slot, stage_pick, maximum};
+    candidate_q <= {candidate_q[RootStage-1:0], again ? candidate_q[RootStage] & ~struck : exists_q};
+    logits_q <= again ? root_logits : buffer_rdata;
+    if (start_i) slot_q <= '0;
+    else if (enter_q[MemLatency]) slot_q <= slot_q + SlotBits'(1);
+  end
+
+  // ---- softmax over all experts, at each row's first pick ----
   logic [Experts*17-1:0] exp2;
   logic [SumBits-1:0]    exp2_sum;
-  logic [15:0]           inverse, inverse_q;
-  logic signed [5:0]     exponent, exponent_q;
-  logic                  inverse_valid;
+  logic [15:0]           inverse, factor;
+  logic signed [5:0]     inverse_exponent;
+  logic [5:0]            exponent;
+  logic                  factor_push, factor_valid;
 
   for (genvar i = 0; i < Experts; i++) begin : gen_exp2
     exp2_lane u_exp2 (
-      .clk_i, .mask_i(!exists_q[i]), .maximum_i(maximum), .t_i(logits_q[i*16 +: 16]), .exp2_o(exp2[i*17 +: 16])
+      .clk_i, .mask_i(!exists_q[i]), .maximum_i(pick_value), .t_i(root_logits[i*16 +: 16]), .exp2_o(exp2[i*17 +: 16])
     );
     assign exp2[i*17+16] = 1'b0;
   end
@@ -158,89 +155,135 @@ module router (
     always_ff @(posedge clk_i) exp2_sum <= SumBits'(exp2);
   end
 
-  reciprocal #(.InBits(SumBits)) u_inverse (.clk_i, .z_i(exp2_sum), .reciprocal_o(inverse), .exponent_o(exponent));
-  delay_line #(.Width(1), .Stages(GateDelay)) u_inverse_valid (.clk_i, .d_i(first_pick && rst_ni), .q_o(inverse_valid));
+  reciprocal #(.InBits(SumBits)) u_inverse (.clk_i, .z_i(exp2_sum), .reciprocal_o(inverse), .exponent_o(inverse_exponent));
 
-  always_ff @(posedge clk_i) begin
-    if (inverse_valid) begin
-      inverse_q <= inverse;
-      exponent_q <= exponent;
-    end
-  end
+  logic [FactorDelay:1] first_q;
+  always_ff @(posedge clk_i) first_q <= rst_ni ? {first_q[FactorDelay-1:1], root_valid && root_pick == '0} : '0;
+  assign factor_push = first_q[FactorDelay];
 
-  // ---- the picks meet the sum: gate = (x * R + (1 << (14 + e))) >> (15 + e), then the entry ----
-  logic [15:0]          pick_exp2, pick_exp2_late;
-  logic                 late_valid, gate1_q, gate2_q, gate3_q;
-  logic [IndexBits-1:0] late_index, index1_q, index2_q, index3_q;
-  logic [RowBits-1:0]   late_row, row1_q, row2_q, row3_q;
-  logic [31:0]          product_q;
-  logic [5:0]           shift_q;
-  logic [15:0]          gate2, gate3;
-  logic [16:0]          shifted_q;
-  logic [Experts-1:0][15:0] counts_q;
-  logic [15:0]          count;
-  logic [AddrBits-1:0]  head_q;
-
-  exp2_lane u_pick_exp2 (.clk_i, .mask_i(1'b0), .maximum_i(maximum), .t_i(pick_value), .exp2_o(pick_exp2));
-  delay_line #(.Width(16), .Stages(GateDelay + 1 - ExpLatency)) u_late_exp2 (.clk_i, .d_i(pick_exp2), .q_o(pick_exp2_late));
-  delay_line #(.Width(1 + IndexBits + RowBits), .Stages(GateDelay + 1)) u_late_pick (
-    .clk_i, .d_i({pick && rst_ni, pick_index, row_q[RowBits-1:0]}), .q_o({late_valid, late_index, late_row})
+  word_fifo #(.Width(16 + 6), .Depth(1 << SlotBits)) u_factors (
+    .clk_i, .rst_ni, .push_i(factor_push), .data_i({inverse_exponent, inverse}),
+    .valid_o(factor_valid), .data_o({exponent, factor}), .pop_i(emit_row_end)
   );
 
-  assign gate2 = 16'((shifted_q + 17'd1) >> 1);
+  // ---- the picks, until their row leaves ----
+  localparam int unsigned PickAddrBits = SlotBits + IndexBits;
+  logic [15:0]              pick_exp2, left_exp2;
+  logic                     picked, picked_last;
+  logic [PickAddrBits-1:0]  picked_addr;
+  logic [IndexBits-1:0]     picked_index, left_index, emit_pick_q;
+  logic [SlotBits:0]        complete_q;  // rows whose picks are all there
+  logic [SlotBits-1:0]      emit_slot_q;
+
+  exp2_lane u_pick_exp2 (.clk_i, .mask_i(1'b0), .maximum_i(maximum), .t_i(pick_value), .exp2_o(pick_exp2));
+  delay_line #(.Width(2 + PickAddrBits + IndexBits), .Stages(ExpLatency)) u_picked (
+    .clk_i, .d_i({root_valid && rst_ni, last_q[RootStage], root_slot, root_pick, pick_index}),
+    .q_o({picked, picked_last, picked_addr, picked_index})
+  );
+  sdp_ram #(.Width(IndexBits + 16), .Depth(1 << PickAddrBits)) u_picks (
+    .clk_i, .we_i(picked), .waddr_i(picked_addr), .wdata_i({picked_index, pick_exp2}),
+    .ren_i(emit), .raddr_i({emit_slot_q, emit_pick_q}), .rdata_o({left_index, left_exp2})
+  );
+
+  // ---- entries leave, row by row, then the counts ----
+  typedef enum logic [1:0] {
+    EmIdle,
+    EmPicks,
+    EmCounts
+  } emit_state_t;
+  emit_state_t          emit_state_q;
+  logic [IndexBits-1:0] head_q;
+  logic                 row_complete, head_end;
+
+  assign row_complete = complete_q != '0;
+  assign emit = emit_state_q == EmPicks && row_complete && factor_valid;
+  assign emit_row_end = emit && emit_pick_q == top_k_last_q;
+  assign head_end = head_q == IndexBits'(Experts - 1);
+
+  always_ff @(posedge clk_i) begin
+    if (start_i) begin
+      complete_q <= '0;
+      emit_slot_q <= '0;
+      emit_pick_q <= '0;
+      emitted_q <= '0;
+      head_q <= '0;
+      emit_state_q <= EmPicks;
+    end else begin
+      if (picked && picked_last && !emit_row_end) complete_q <= complete_q + (SlotBits + 1)'(1);
+      if (!(picked && picked_last) && emit_row_end) complete_q <= complete_q - (SlotBits + 1)'(1);
+      if (emit) emit_pick_q <= emit_row_end ? '0 : emit_pick_q + IndexBits'(1);
+      if (emit_row_end) begin
+        emit_slot_q <= emit_slot_q + SlotBits'(1);
+        emitted_q <= emitted_q + (RowBits + 1)'(1);
+        if (emitted_q + (RowBits + 1)'(1) == rows_q) emit_state_q <= EmCounts;
+      end
+      if (emit_state_q == EmCounts) begin
+        head_q <= head_q + IndexBits'(1);
+        if (head_end) emit_state_q <= EmIdle;
+      end
+    end
+    if (!rst_ni) emit_state_q <= EmIdle;
+  end
+
+  // At stage 2 the pick is read, at 3 its product with R and its count are there, at 4 gate and address, at 5 the entry is written.
+  localparam int unsigned OutStage = MemLatency + 3;
+  logic [OutStage:1]              entry_q, count_q;       // an entry, or the count of a queue
+  logic [OutStage:1][RowBits-1:0] token_q;
+  logic [MemLatency:1][15:0]      factor_q;
+  logic [MemLatency+1:1][5:0]     exponent_q;
+  logic [MemLatency:1][IndexBits-1:0] out_head_q;
+  logic [IndexBits-1:0]           queue;
+  logic [Experts-1:0]             of_queue;
+  logic [Experts-1:0][RowBits:0]  counts_q;
+  logic [RowBits:0]               count, count1_q, count2_q;
+  logic [AddrBits-1:0]            head, head1_q, addr2_q;
+  logic [31:0]                    product_q;
+  logic [16:0]                    shifted_q;
+
+  assign queue = entry_q[MemLatency] ? left_index : out_head_q[MemLatency];
 
   always_comb begin
     count = '0;
-    for (int unsigned i = 0; i < Experts; i++) if (index3_q == IndexBits'(i)) count = counts_q[i];
+    head = '0;
+    for (int unsigned i = 0; i < Experts; i++) begin
+      of_queue[i] = queue == IndexBits'(i);
+      if (of_queue[i]) count |= counts_q[i];
+      if (of_queue[i]) head |= AddrBits'(i * (MaxRows + 1));
+    end
   end
 
   always_ff @(posedge clk_i) begin
-    product_q <= 32'(pick_exp2_late) * 32'(inverse_q);
-    shift_q <= 6'(29 - codesign_pkg::GateFractionBits) + unsigned'(exponent_q);
-    gate1_q <= late_valid;
-    index1_q <= late_index;
-    row1_q <= late_row;
+    entry_q <= rst_ni ? {entry_q[OutStage-1:1], emit} : '0;
+    count_q <= rst_ni ? {count_q[OutStage-1:1], emit_state_q == EmCounts} : '0;
+    token_q <= {token_q[OutStage-1:1], emitted_q[RowBits-1:0]};
+    factor_q <= {factor_q[MemLatency-1:1], factor};
+    exponent_q <= {exponent_q[MemLatency:1], exponent};
+    out_head_q <= {out_head_q[MemLatency-1:1], head_q};
 
-    shifted_q <= 17'(product_q >> shift_q);
-    gate2_q <= gate1_q;
-    index2_q <= index1_q;
-    row2_q <= row1_q;
+    product_q <= 32'(left_exp2) * 32'(factor_q[MemLatency]);
+    count1_q <= count;
+    head1_q <= head;
 
-    gate3 <= gate2;
-    gate3_q <= gate2_q;
-    index3_q <= index2_q;
-    row3_q <= row2_q;
-    head_q <= AddrBits'(32'(state_q == StCounts ? expert_q : index2_q) * (MaxRows + 1));
+    // gate = (x * R + (1 << (14 + e))) >> (15 + e), as floor((floor(x * R >> (14 + e)) + 1) / 2)
+    shifted_q <= 17'(product_q >> (6'(29 - codesign_pkg::GateFractionBits) + exponent_q[MemLatency+1]));
+    count2_q <= count1_q;
+    addr2_q <= count_q[MemLatency+1] ? head1_q : head1_q + AddrBits'(count1_q) + AddrBits'(1);
 
-    for (int unsigned i = 0; i < Experts; i++) if (gate3_q && index3_q == IndexBits'(i)) counts_q[i] <= counts_q[i] + 16'd1;
-    if (state_q == StIdle && start_i) counts_q <= '0;
-    if (!rst_ni) counts_q <= '0;
-  end
+    queue_we_o <= (entry_q[MemLatency+2] || count_q[MemLatency+2]) && rst_ni;
+    queue_waddr_o <= addr2_q;
+    queue_wdata_o <= count_q[MemLatency+2] ? 32'(count2_q) : {16'((shifted_q + 17'd1) >> 1), 16'(token_q[MemLatency+2])};
+    done_o <= count_q[OutStage] && !count_q[OutStage-1] && rst_ni;
 
-  // During StCounts `index3_q` follows the expert whose count is written, one cycle behind, as does `head_q`.
-  logic                 head_valid_q;
-  logic [IndexBits-1:0] head_index_q;
-  logic [15:0]          head_count;
-
-  always_ff @(posedge clk_i) begin
-    head_valid_q <= state_q == StCounts && rst_ni;
-    head_index_q <= expert_q;
+    for (int unsigned i = 0; i < Experts; i++) begin
+      if (entry_q[MemLatency] && of_queue[i]) counts_q[i] <= counts_q[i] + (RowBits + 1)'(1);
+      if (start_i || !rst_ni) counts_q[i] <= '0;
+    end
   end
 
   always_comb begin
-    head_count = '0;
-    for (int unsigned i = 0; i < Experts; i++) if (head_index_q == IndexBits'(i)) head_count = counts_q[i];
+    for (int unsigned i = 0; i < Experts; i++) counts_o[i] = 16'(counts_q[i]);
+    state_o = 4'd0;
+    if (busy_q) state_o = entered_q != rows_q ? 4'd1 : emit_state_q == EmPicks ? 4'd2 : 4'd3;
   end
-
-  always_ff @(posedge clk_i) begin
-    queue_we_o <= (gate3_q || head_valid_q) && rst_ni;
-    queue_waddr_o <= head_valid_q ? head_q : head_q + AddrBits'(1) + AddrBits'(count);
-    queue_wdata_o <= head_valid_q ? {16'd0, head_count} : {gate3, 16'(row3_q)};
-  end
-
-  assign counts_o = counts_q;
-
-  logic unused_bits;
-  assign unused_bits = ^count;
 
 endmodule

@@ -1,62 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// (R, e) with 1/sqrt(v) ~ R * 2**-(22 + e): a mantissa in [2**14, 2**16) and 96 interpolated segments. v = 0 gives some R.
-// Latency 5 cycles, one a cycle.
+// RSQRT of codesign/spec/ops.py, NormParams: R with 1/sqrt(v) ~ R * 2**-(15 + half), half = floor(log2(v)) / 2 (rounded down), from
+// a mantissa in [2**14, 2**16) and 96 interpolated segments. v = 0 gives R = 0 and some half. Latency 5 cycles, one a cycle.
 module rsqrt #(
-  parameter int unsigned InBits = 52
+  parameter int unsigned InBits = 50
 ) (
   input  logic              clk_i,
   input  logic [InBits-1:0] v_i,
   output logic [15:0]       rsqrt_o,
-  output logic signed [5:0] exponent_o
+  output logic [4:0]        half_o
 );
 
-  localparam int unsigned Bits = InBits < 16 ? 16 : InBits + InBits % 2;
+  localparam int unsigned Bits = InBits <= 34 ? 34 : InBits + InBits % 2;  // at most 64
   localparam int unsigned FractionBits = codesign_pkg::RsqrtFractionBits;
   localparam int unsigned IndexBits = 16 - FractionBits;
   localparam int unsigned Width = codesign_pkg::RsqrtTableWidth;
+  localparam int unsigned Skipped = 1 << (14 - FractionBits);  // segments below the mantissa 2**14
+  localparam int unsigned FallBits = 10;                       // the table falls by at most 500 a segment
 
-  logic [Bits-1:0]               v, v1_q, normal;
-  logic [4:0]                    half, half_q;  // floor(log2(v) / 2)
-  logic signed [5:0]             e2_q, e3_q, e4_q;
+  // The table behind `Skipped` zeros is indexed by the mantissa itself, and gives 0 for v = 0.
+  localparam int unsigned TableBits = $bits(codesign_pkg::RsqrtTable) + Skipped * Width;
+  localparam logic [TableBits-1:0] Table = {codesign_pkg::RsqrtTable, (Skipped * Width)'(0)};
+
+  logic [Bits-1:0]               coarse, coarse_q, fine;
+  logic [4:0]                    zeros_coarse, zeros_coarse_q, zeros_fine;  // pairs of leading zeros
   logic [15:0]                   mantissa_q;
+  logic [4:0]                    half2_q, half3_q, half4_q;
   logic [IndexBits-1:0]          index;
-  logic [Width-1:0]              left, right, left3_q, left4_q, fall_q;
+  logic [Width-1:0]              left, right, left3_q, left4_q;
+  logic [FallBits-1:0]           fall_q;
   logic [FractionBits-1:0]       fraction_q;
-  logic [Width+FractionBits-1:0] product_q;
-
-  assign v = Bits'(v_i);
+  logic [FallBits+FractionBits-1:0] product_q;
 
   always_comb begin
-    half = '0;
-    for (int unsigned i = 0; i < Bits / 2; i++) if (|v[2*i +: 2]) half = 5'(i);
-    normal = v1_q << {5'(Bits / 2 - 1) - half_q, 1'b0};
+    coarse = Bits'(v_i);
+    zeros_coarse = '0;
+    if (coarse[Bits-1 -: 32] == '0) begin
+      coarse = coarse << 32;
+      zeros_coarse[4] = 1'b1;
+    end
+    if (coarse[Bits-1 -: 16] == '0) begin
+      coarse = coarse << 16;
+      zeros_coarse[3] = 1'b1;
+    end
+
+    fine = coarse_q;
+    zeros_fine = zeros_coarse_q;
+    if (fine[Bits-1 -: 8] == '0) begin
+      fine = fine << 8;
+      zeros_fine[2] = 1'b1;
+    end
+    if (fine[Bits-1 -: 4] == '0) begin
+      fine = fine << 4;
+      zeros_fine[1] = 1'b1;
+    end
+    if (fine[Bits-1 -: 2] == '0) begin
+      fine = fine << 2;
+      zeros_fine[0] = 1'b1;
+    end
+
     index = mantissa_q[15:FractionBits];
-    left = codesign_pkg::RsqrtTable[32'(index)*Width +: Width];
-    right = codesign_pkg::RsqrtTable[(32'(index)+1)*Width +: Width];
+    left = Table[32'(index)*Width +: Width];
+    right = Table[(32'(index)+1)*Width +: Width];
   end
 
   always_ff @(posedge clk_i) begin
-    v1_q <= v;
-    half_q <= half;
+    coarse_q <= coarse;
+    zeros_coarse_q <= zeros_coarse;
 
-    mantissa_q <= |normal[Bits-1 -: 2] ? normal[Bits-1 -: 16] - 16'h4000 : 16'd0;
-    e2_q <= signed'({1'b0, half_q}) - 6'sd7;
+    mantissa_q <= fine[Bits-1 -: 16];
+    half2_q <= 5'(Bits / 2 - 1) - zeros_fine;
 
     left3_q <= left;
-    fall_q <= left - right;
+    fall_q <= FallBits'(left - right);
     fraction_q <= mantissa_q[FractionBits-1:0];
-    e3_q <= e2_q;
+    half3_q <= half2_q;
 
-    product_q <= (Width+FractionBits)'(fall_q) * (Width+FractionBits)'(fraction_q);
+    product_q <= (FallBits+FractionBits)'(fall_q) * (FallBits+FractionBits)'(fraction_q);
     left4_q <= left3_q;
-    e4_q <= e3_q;
+    half4_q <= half3_q;
 
-    rsqrt_o <= left4_q - Width'((product_q + (Width+FractionBits)'(1 << (FractionBits - 1))) >> FractionBits);
-    exponent_o <= e4_q;
+    rsqrt_o <= left4_q - Width'((product_q + (FallBits+FractionBits)'(1 << (FractionBits - 1))) >> FractionBits);
+    half_o <= half4_q;
   end
 
   logic unused_bits;  // what lies below the mantissa
-  assign unused_bits = ^normal;
+  assign unused_bits = ^fine;
 
 endmodule

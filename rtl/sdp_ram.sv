@@ -7,6 +7,7 @@ module sdp_ram #(
   parameter int unsigned Width = 8,
   parameter int unsigned Depth = 2,
   parameter int unsigned WriteLanes = 1,
+  parameter bit          InUram = 1'b0,   // UltraRAM; otherwise the tool chooses by size
   parameter int unsigned AddrBits = Depth > 1 ? $clog2(Depth) : 1
 ) (
   input  logic                  clk_i,
@@ -20,19 +21,36 @@ module sdp_ram #(
 
   localparam int unsigned LaneBits = Width / WriteLanes;
 
-  logic [Width-1:0] mem [Depth];
   logic [Width-1:0] read_q, out_q;
   logic             ren_q;
 
-  always_ff @(posedge clk_i) begin
-    for (int unsigned i = 0; i < WriteLanes; i++) begin
-      if (we_i[i]) mem[waddr_i][i*LaneBits +: LaneBits] <= wdata_i[i*LaneBits +: LaneBits];
+  // An attribute must be a constant, so the memory is declared once a kind.
+  if (InUram) begin : g_uram
+    (* ram_style = "ultra" *) logic [Width-1:0] mem [Depth];
+
+    always_ff @(posedge clk_i) begin
+      for (int unsigned i = 0; i < WriteLanes; i++) begin
+        if (we_i[i]) mem[waddr_i][i*LaneBits +: LaneBits] <= wdata_i[i*LaneBits +: LaneBits];
+      end
+    end
+    always_ff @(posedge clk_i) begin
+      if (ren_i) read_q <= mem[raddr_i];
+    end
+  end else begin : g_auto
+    logic [Width-1:0] mem [Depth];
+
+    always_ff @(posedge clk_i) begin
+      for (int unsigned i = 0; i < WriteLanes; i++) begin
+        if (we_i[i]) mem[waddr_i][i*LaneBits +: LaneBits] <= wdata_i[i*LaneBits +: LaneBits];
+      end
+    end
+    always_ff @(posedge clk_i) begin
+      if (ren_i) read_q <= mem[raddr_i];
     end
   end
 
   always_ff @(posedge clk_i) begin
     ren_q <= ren_i;
-    if (ren_i) read_q <= mem[raddr_i];
     if (ren_q) out_q <= read_q;
   end
 

@@ -19,13 +19,35 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.emit import render_sv_package
-from codesign.schedule import isa
+from codesign.schedule import isa, striped
+from codesign.schedule.board import load_board
 from codesign.schedule.design import MachineSize
 from tests.hls.programs import Ints, Job
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("CODESIGN_BUILD", ROOT / "build")) / "rtl_tests" / "machine"
-BEAT = isa.BEAT_BYTES
+WATCHDOG = 20_000
+"""Cycles: no instruction of a case takes as long."""
+BOARD = load_board("zcu104")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the memory answers to one line of a space: "slverr", "decerr", "never" or "delay:cycles"."""
+
+    space: isa.Space
+    line: int
+    access: str
+    """r, w or rw."""
+    response: str
+
+    def entry(self, size: MachineSize) -> dict[str, Any]:
+        """As a job has it; it is a beat of the last stripe, which a fault in the others would not test."""
+        space = self.space.name.lower()
+        return {
+            "space": space, "stripe": size.ports - 1, "offset": self.line * isa.BEAT_BYTES, "bytes": isa.BEAT_BYTES,
+            "access": self.access, "response": self.response,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,9 @@ class Case:
     status: isa.Status = isa.Status.OK
     program_addr: int | None = None
     """Where the machine is told to look for the Program, if not where it lies."""
+    fault: int | None = None
+    """The instruction that the machine must name, where only one can be meant."""
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,30 +81,36 @@ def write_bundle(folder: Path, size: MachineSize, cases: Sequence[Case]) -> None
     (folder / "driver").mkdir()
     shutil.copy(ROOT / "boards" / "zcu104" / "driver.py", folder / "driver")
     (folder / "data").mkdir()
-    programs = [case.job.add(b"".join(case.job.instructions))[0] for case in cases]
-    memory = bytes(cases[0].job.memory)
+    line = size.line_bytes
+    programs = [case.job.append(case.job.memory, b"".join(case.job.instructions), line)[0] for case in cases]
+    memory = striped(bytes(cases[0].job.memory), size.ports)
     (folder / "data" / "memory.bin").write_bytes(memory)
-    width = max(1, *(len(case.job.inputs) // BEAT for case in cases))
-    images = np.zeros((len(cases), 1, width, BEAT), dtype=np.uint8)
+    width = max(line, *(len(case.job.inputs) for case in cases)) // line
+    images = np.zeros((len(cases), 1, width, line), dtype=np.uint8)
     for image, case in zip(images, cases, strict=True):
         image.reshape(-1)[: len(case.job.inputs)] = np.frombuffer(case.job.inputs, dtype=np.uint8) ^ 0x80
     np.save(folder / "data" / "images.npy", images)
+    machine = {name: getattr(value, "value", value) for name, value in asdict(size).items()}
     manifest = {
-        "format": 1,
+        "format": 2,
+        "clock_mhz": BOARD.clock_mhz,
+        "dram": BOARD.memory.model_dump(),
         "machine": {
-            **asdict(size), "design_hash": size.hash32(), "magic": isa.MAGIC, "isa_version": isa.ISA_VERSION,
+            **machine, "design_hash": size.hash32(), "magic": isa.MAGIC, "isa_version": isa.ISA_VERSION,
         },
         "registers": [{"name": r.name, "offset": r.offset} for r in isa.REGISTERS],
+        "unit_states": [{"name": name, "bits": bits} for name, bits in isa.UNIT_STATES],
         "image": {
-            "height": 1, "width": width, "channels": BEAT, "patch": 1, "pixel_offset": 128,
-            "row_bytes": BEAT, "bytes": width * BEAT,
+            "height": 1, "width": width, "channels": line, "patch": 1, "pixel_offset": 128,
+            "row_bytes": line, "bytes": width * line,
         },
         "memory": {"file": "data/memory.bin", "bytes": len(memory)},
         "tasks": [
             {
-                "name": case.name, "program_addr": address if case.program_addr is None else case.program_addr,
+                "name": case.name, "width": "stored",
+                "program_addr": address if case.program_addr is None else case.program_addr,
                 "num_instructions": len(case.job.instructions),
-                "output_bytes": max(BEAT, case.job.output_beats * BEAT),
+                "output_bytes": line * max(1, case.job.output_lines),
             }
             for case, address in zip(cases, programs, strict=True)
         ],
@@ -118,28 +149,42 @@ def check(folder: Path, *arguments: str) -> None:
 
 
 def run_job(
-    folder: Path, results: Path, tasks: Sequence[int], seed: int, stall_percent: int, timeout_cycles: int = 200_000
+    folder: Path,
+    results: Path,
+    size: MachineSize,
+    cases: Sequence[Case],
+    seed: int = 1,
+    stall_percent: int = 0,
+    **options: Any,
 ) -> list[Outcome]:
-    """The cases `tasks` of a bundle, one after the other on one machine."""
+    """The cases of a bundle, one after the other on one machine. `options`: more entries of the job."""
     names = [t["name"] for t in json.loads((folder / "manifest.json").read_text())["tasks"]]
     results.mkdir()
     job = {
         "bundle": str(folder),
         "images": str(folder / "data" / "images.npy"),
-        "runs": [{"image": i, "task": names[i], "traced": False} for i in tasks],
+        "runs": [
+            {
+                "image": names.index(case.name), "task": case.name, "traced": False,
+                "faults": [fault.entry(size) for fault in case.faults],
+            }
+            for case in cases
+        ],
         "results": str(results),
         "seed": seed,
         "stall_percent": stall_percent,
-        "timeout_cycles": timeout_cycles,
-    }
+        "timeout_cycles": 200_000,
+        "watchdog": WATCHDOG,
+        **options,
+    }  # fmt: skip
     path = results / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
     check(folder, "job", str(path))
     reports = json.loads((results / "results.json").read_text())
-    raws = [results / f"{i}.bin" for i in range(len(tasks))]
+    raws = [results / f"{i}.bin" for i in range(len(cases))]
     return [Outcome(r, f.read_bytes() if f.exists() else b"") for r, f in zip(reports, raws, strict=True)]
 
 
 def stored(case: Case, raw: bytes) -> list[npt.NDArray[np.int64]]:
     """The tensors of a case's STOREs."""
-    return [case.job.read(raw, beat, slot) for beat, slot in case.job.stored]
+    return [case.job.read(raw, line, slot) for line, slot in case.job.stored]

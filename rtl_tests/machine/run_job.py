@@ -3,6 +3,8 @@
 
 The driver runs in a thread (cocotb's bridge); each register access becomes a few clock cycles, and while the machine
 computes Python sleeps until the interrupt. Results go to `<results>/<run>.bin` and `<results>/results.json`.
+
+The memory is the board's, as the manifest has it, in cycles of the machine's clock (dram.cpp).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,26 +25,38 @@ from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 
-CLOCK_NS = 2
+CLOCK_NS = 2  # of the simulation's time; nothing depends on it
 DRAM_BASE = 0x8_0000_0000  # above 4 GiB: both halves of every address register count
-DRAM_BYTES = 64 << 20
-DRAM_LATENCY = 40  # cycles
+DRAM_BYTES = 1 << 30  # a sparse file
 PAGE = 4096
+CTRL_START = 1
+TIMES = ("latency", "row_miss", "row_cycle", "turnaround", "refresh_interval", "refresh")
+
+
+def dram_settings(memory: dict[str, Any], clock_mhz: float) -> dict[str, float]:
+    """The memory of a board (manifest's `dram`) as dram.cpp wants it: cycles, bytes a cycle."""
+    cycles = {name: memory[f"{name}_ns"] * clock_mhz / 1e3 for name in TIMES}
+    # The efficiency counts refresh, which dram.cpp models.
+    share = memory["efficiency"] / (1 - memory["refresh_ns"] / memory["refresh_interval_ns"])
+    counts = {name: memory[name] for name in ("burst_beats", "outstanding", "banks", "page_bytes")}
+    return {"rate": memory["peak_bytes_per_second"] * share / (clock_mhz * 1e6), **cycles, **counts}
 
 
 class Dram:
     """The memory that dram.cpp answers from, and an allocator of page-aligned buffers in it."""
 
-    def __init__(self, path: Path, seed: int, stall_percent: int) -> None:
+    def __init__(self, path: Path, settings: dict[str, float]) -> None:
         with path.open("wb") as f:
             f.truncate(DRAM_BYTES)
-        os.environ["CODESIGN_DRAM_FILE"] = str(path)
-        os.environ["CODESIGN_DRAM_BASE"] = str(DRAM_BASE)
-        os.environ["CODESIGN_DRAM_LATENCY"] = str(DRAM_LATENCY)
-        os.environ["CODESIGN_DRAM_STALL"] = str(stall_percent)
-        os.environ["CODESIGN_DRAM_SEED"] = str(seed)
+        self._settings = {**settings, "file": path, "base": DRAM_BASE, "size": DRAM_BYTES}
         self.bytes = np.memmap(path, dtype=np.uint8, mode="r+")
         self._next = 0
+
+    def configure(self, seed: int, stall_percent: int, faults: list[str]) -> None:
+        """What dram.cpp takes at reset and at the start of each run."""
+        settings = {**self._settings, "seed": seed, "stall": stall_percent}
+        words = [f"{name}={value}" for name, value in settings.items()] + [f"fault={fault}" for fault in faults]
+        os.environ["CODESIGN_DRAM"] = " ".join(words)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Buffer:
         """As `pynq.allocate`."""
@@ -49,7 +64,7 @@ class Dram:
         start, self._next = self._next, -(-(self._next + size) // PAGE) * PAGE
         if self._next > len(self.bytes):
             raise MemoryError(f"simulated DRAM has {len(self.bytes)} bytes, not {self._next}")
-        buffer = self.bytes[start : start + size].view(dtype).reshape(shape).view(Buffer)
+        buffer: Buffer = self.bytes[start : start + size].view(dtype).reshape(shape).view(Buffer)
         buffer.physical_address = DRAM_BASE + start
         return buffer
 
@@ -109,10 +124,13 @@ class AxiLite:
 
 
 class Mmio:
-    """As `pynq.MMIO`, for the driver's thread."""
+    """As `pynq.MMIO`, for the driver's thread. `start` is called right before the machine is started."""
 
-    def __init__(self, axil: AxiLite) -> None:
+    def __init__(self, axil: AxiLite, offsets: dict[str, int]) -> None:
         self._read, self._write = resume(axil.read), resume(axil.write)
+        self._offsets = offsets
+        self._words: dict[int, int] = {}
+        self.start: Callable[[], None] = lambda: None
 
     def read(self, offset: int = 0) -> int:
         """One 32-bit read."""
@@ -120,7 +138,24 @@ class Mmio:
 
     def write(self, offset: int, data: int) -> None:
         """One 32-bit write."""
+        self._words[offset] = data
+        if offset == 0 and data & CTRL_START:
+            self.start()
         self._write(offset, data)
+
+    def stripe(self, space: str, number: int) -> int:
+        """The address of a stripe of a space, as the driver has written it last."""
+        base, distance = self._offsets[f"{space}_base"], self._offsets[f"{space}_stripe"]
+        return (self._words[base] | self._words[base + 4] << 32) + number * self._words[distance]
+
+
+def fault_words(faults: list[dict[str, Any]], mmio: Mmio) -> list[str]:
+    """A run's faults for dram.cpp: what happens at `bytes` bytes from byte `offset` of a stripe of a space."""
+    words = []
+    for fault in faults:
+        first = mmio.stripe(fault["space"], fault["stripe"]) + fault["offset"]
+        words.append(f"{fault['access']}:{first}:{fault['bytes']}:{fault['response']}")
+    return words
 
 
 def load_driver(bundle: Path) -> ModuleType:
@@ -135,42 +170,61 @@ def load_driver(bundle: Path) -> ModuleType:
     return module
 
 
-def measured(dut: Any) -> dict[str, Any]:
-    """Cycles of each instruction of the last run, and the beats moved since reset."""
-    done = [int(dut.done_cycle[i].value) for i in range(int(dut.num_done.value))]
-    ports = ("beats_read0", "beats_read1", "beats_written1")
-    cycles = [after - before for before, after in zip([0, *done[:-1]], done, strict=True)] if done else []
-    return {"instruction_cycles": cycles, **{port: int(getattr(dut, port).value) for port in ports}}
+class Runs:
+    """Every run of a job, in the driver's thread."""
 
+    def __init__(self, dut: Any, job: dict[str, Any], dram: Dram, wait: Any) -> None:
+        self.dut, self.job, self.dram = dut, job, dram
+        self.results = Path(job["results"])
+        self.manifest = json.loads((Path(job["bundle"]) / "manifest.json").read_text(encoding="utf-8"))
+        offsets = {r["name"]: r["offset"] for r in self.manifest["registers"]}
+        self.mmio = Mmio(AxiLite(dut), offsets)
+        self.mmio.start = self._starting
+        self.wait, self.number = wait, 0
+        self.faults: list[dict[str, Any]] = []
 
-def run_all(dut: Any, job: dict[str, Any], dram: Dram, wait: Any) -> list[dict[str, Any]]:
-    """Every run of the job, in the driver's thread."""
-    driver = load_driver(Path(job["bundle"]))
-    images = np.load(job["images"], allow_pickle=False)
-    results = Path(job["results"])
-    done = []
-    with driver.Accelerator(job["bundle"], mmio=Mmio(AxiLite(dut)), allocate=dram.allocate, wait=wait) as accelerator:
-        for number, run in enumerate(job["runs"]):
-            status = 0
-            try:
-                raw = accelerator.run_raw(images[run["image"]], run["task"], traced=run["traced"])
-                raw.tofile(results / f"{number}.bin")
-            except driver.DriverError as error:
-                if error.status == 0:
-                    raise
-                status = error.status
-            facts = resume(_async(measured))(dut)
-            done.append({"run": number, "cycles": accelerator.cycles, "status": status, **facts})
-    return done
+    def _starting(self) -> None:
+        """What dram.cpp and trace.cpp take when a run starts."""
+        self.dram.configure(
+            self.job["seed"] + self.number, self.job["stall_percent"], fault_words(self.faults, self.mmio)
+        )
+        os.environ["CODESIGN_REPORT"] = str(self.report)
+        folder = self.job.get("trace")
+        os.environ["CODESIGN_TRACE"] = str(Path(folder) / f"{self.number}.trace") if folder else ""
 
+    @property
+    def report(self) -> Path:
+        """Where trace.cpp leaves the counters of a run."""
+        return self.results / f"{self.number}.counters.json"
 
-def _async(function: Any) -> Any:
-    """The function as a coroutine: simulation handles are read from the simulator's thread only."""
+    def all(self) -> list[dict[str, Any]]:
+        """Run after run, on one machine without a reset."""
+        driver = load_driver(Path(self.job["bundle"]))
+        images = np.load(self.job["images"], allow_pickle=False)
+        options = {name: self.job[name] for name in ("watchdog",) if name in self.job}
+        done = []
+        with driver.Accelerator(
+            self.job["bundle"], mmio=self.mmio, allocate=self.dram.allocate, wait=self.wait, **options
+        ) as accelerator:
+            for self.number, run in enumerate(self.job["runs"]):  # noqa: B020 - _starting wants to know
+                self.faults = run.get("faults", [])
+                done.append(self.one(driver, accelerator, images[run["image"]], run))
+        return done
 
-    async def call(*args: Any) -> Any:
-        return function(*args)
-
-    return call
+    def one(self, driver: ModuleType, accelerator: Any, image: Any, run: dict[str, Any]) -> dict[str, Any]:
+        """One run: its entry of results.json; the output buffer goes to a file."""
+        how = {"run": self.number, "status": 0, "fault": 0, "units": {}, "message": ""}
+        try:
+            raw = accelerator.run_raw(image, run["task"], traced=run["traced"], width=run.get("width", "stored"))
+            raw.tofile(self.results / f"{self.number}.bin")
+        except driver.DriverError as error:
+            if error.status == 0:
+                raise
+            how.update(status=error.status, fault=error.fault, units=error.units, message=str(error))
+        counters = json.loads(self.report.read_text(encoding="utf-8"))
+        done = counters["complete_cycles"]
+        cycles = [after - before for before, after in zip([0, *done[:-1]], done, strict=True)] if done else []
+        return {**how, "cycles": accelerator.cycles, "instruction_cycles": cycles, **counters}
 
 
 @cocotb.test()
@@ -179,6 +233,8 @@ async def run_job(dut: Any) -> None:
     job = json.loads(Path(os.environ["CODESIGN_JOB"]).read_text(encoding="utf-8"))
     results = Path(job["results"])
     results.mkdir(parents=True, exist_ok=True)
+    manifest = json.loads((Path(job["bundle"]) / "manifest.json").read_text(encoding="utf-8"))
+    settings = dram_settings({**manifest["dram"], **job.get("dram", {})}, manifest["clock_mhz"])
     timeout_ns = CLOCK_NS * int(job.get("timeout_cycles", 50_000_000))
 
     async def wait(_seconds: float) -> None:
@@ -188,13 +244,14 @@ async def run_job(dut: Any) -> None:
                 raise TimeoutError(f"no interrupt within {timeout_ns // CLOCK_NS} cycles")
 
     with tempfile.NamedTemporaryFile(prefix="dram", dir=results) as file:
-        dram = Dram(Path(file.name), int(job["seed"]), int(job["stall_percent"]))
+        dram = Dram(Path(file.name), settings)
+        dram.configure(job["seed"], job["stall_percent"], [])
         dut.ap_rst_n.value = 0
         Clock(dut.ap_clk, CLOCK_NS, "ns").start()
         await ClockCycles(dut.ap_clk, 4)
         dut.ap_rst_n.value = 1
         await ClockCycles(dut.ap_clk, 2)
-        done = await bridge(run_all)(dut, job, dram, resume(wait))
+        done = await bridge(Runs(dut, job, dram, resume(wait)).all)()
     partial = results / "results.json.part"
     partial.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     partial.replace(results / "results.json")

@@ -1,7 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The machine with two simulated DRAM ports (dram.cpp through DPI) and checks of the AXI protocol. Python drives s_axil and
-// waits for `interrupt`; it does nothing while the machine computes. A protocol violation ends the simulation.
+// The machine with the board's memory (dram.cpp through DPI), checks of the AXI protocol, counters and a tracer. Python drives
+// s_axil and waits for `interrupt`; it does nothing while the machine computes. A protocol violation ends the simulation.
+`define GMEM(n) \
+    .m_axi_gmem``n``_araddr (araddr[n]),  \
+    .m_axi_gmem``n``_arlen  (arlen[n]),   \
+    .m_axi_gmem``n``_arsize (arsize[n]),  \
+    .m_axi_gmem``n``_arburst(arburst[n]), \
+    .m_axi_gmem``n``_arcache(arcache[n]), \
+    .m_axi_gmem``n``_arprot (arprot[n]),  \
+    .m_axi_gmem``n``_arvalid(arvalid[n]), \
+    .m_axi_gmem``n``_arready(arready[n]), \
+    .m_axi_gmem``n``_rdata  (rdata[n]),   \
+    .m_axi_gmem``n``_rresp  (rresp[n]),   \
+    .m_axi_gmem``n``_rlast  (rlast[n]),   \
+    .m_axi_gmem``n``_rvalid (rvalid[n]),  \
+    .m_axi_gmem``n``_rready (rready[n]),  \
+    .m_axi_gmem``n``_awaddr (awaddr[n]),  \
+    .m_axi_gmem``n``_awlen  (awlen[n]),   \
+    .m_axi_gmem``n``_awsize (awsize[n]),  \
+    .m_axi_gmem``n``_awburst(awburst[n]), \
+    .m_axi_gmem``n``_awcache(awcache[n]), \
+    .m_axi_gmem``n``_awprot (awprot[n]),  \
+    .m_axi_gmem``n``_awvalid(awvalid[n]), \
+    .m_axi_gmem``n``_awready(awready[n]), \
+    .m_axi_gmem``n``_wdata  (wdata[n]),   \
+    .m_axi_gmem``n``_wstrb  (wstrb[n]),   \
+    .m_axi_gmem``n``_wlast  (wlast[n]),   \
+    .m_axi_gmem``n``_wvalid (wvalid[n]),  \
+    .m_axi_gmem``n``_wready (wready[n]),  \
+    .m_axi_gmem``n``_bresp  (bresp[n]),   \
+    .m_axi_gmem``n``_bvalid (bvalid[n]),  \
+    .m_axi_gmem``n``_bready (bready[n])
+
 module tb_machine (
   input  logic        ap_clk                   /* verilator public_flat_rw */,
   input  logic        ap_rst_n                 /* verilator public_flat_rw */,
@@ -26,44 +57,41 @@ module tb_machine (
   output logic        s_axil_rvalid            /* verilator public_flat_rd */,
   input  logic        s_axil_rready            /* verilator public_flat_rw */
 );
-  localparam int unsigned MaxInstructions = codesign_pkg::MaxInstructions;
-
-  // Cycle counter at the end of each instruction of the run; beats moved by each port since reset.
-  logic [31:0] num_done                       /* verilator public_flat_rd */;
-  logic [31:0] done_cycle [MaxInstructions]   /* verilator public_flat_rd */;
-  logic [31:0] beats_read0                    /* verilator public_flat_rd */;
-  logic [31:0] beats_read1                    /* verilator public_flat_rd */;
-  logic [31:0] beats_written1                 /* verilator public_flat_rd */;
+  localparam int unsigned NumPorts = 4;  // pins; those from codesign_pkg::Ports on are idle
 
   import "DPI-C" function void dram_reset();
-  import "DPI-C" function void dram_read_cycle(
-    input int port, input bit ar_taken, input longint unsigned araddr, input byte unsigned arlen, input bit r_taken,
-    output bit arready, output bit rvalid, output bit [127:0] rdata, output bit [1:0] rresp, output bit rlast);
-  import "DPI-C" function void dram_write_cycle(
-    input bit aw_taken, input longint unsigned awaddr, input byte unsigned awlen,
-    input bit w_taken, input bit [127:0] wdata, input bit [15:0] wstrb, input bit wlast, input bit b_taken,
-    output bit awready, output bit wready, output bit bvalid, output bit [1:0] bresp);
+  import "DPI-C" function void dram_configure();
+  import "DPI-C" function void dram_ar(input int port, input longint unsigned addr, input byte unsigned len);
+  import "DPI-C" function void dram_aw(input int port, input longint unsigned addr, input byte unsigned len);
+  import "DPI-C" function void dram_w(input int port, input bit [127:0] data, input bit [15:0] strobe, input bit last);
+  import "DPI-C" function void dram_cycle(
+    input bit [3:0] r_taken, input bit [3:0] b_taken, output bit [3:0] arready, output bit [3:0] rvalid,
+    output bit [3:0] rlast, output bit [7:0] rresp, output bit [511:0] rdata, output bit [3:0] awready,
+    output bit [3:0] wready, output bit [3:0] bvalid, output bit [7:0] bresp);
+  import "DPI-C" function void trace_cycle(
+    input bit start, input bit done, input int status, input int completed, input bit [8:0] flags, input int kind,
+    input int fifo_level, input bit [3:0] reads, input bit [3:0] writes);
 
-  logic [63:0]  araddr0, araddr1, awaddr;
-  logic [7:0]   arlen0, arlen1, awlen;
-  logic [2:0]   arsize0, arsize1, awsize, arprot0, arprot1, awprot;
-  logic [1:0]   arburst0, arburst1, awburst;
-  logic [3:0]   arcache0, arcache1, awcache;
-  logic         arvalid0, arvalid1, awvalid, rready0, rready1, wvalid, wlast, bready;
-  logic [127:0] wdata;
-  logic [15:0]  wstrb;
+  logic [NumPorts-1:0][63:0]  araddr, awaddr;
+  logic [NumPorts-1:0][7:0]   arlen, awlen;
+  logic [NumPorts-1:0][2:0]   arsize, awsize, arprot, awprot;
+  logic [NumPorts-1:0][1:0]   arburst, awburst;
+  logic [NumPorts-1:0][3:0]   arcache, awcache;
+  logic [NumPorts-1:0]        arvalid, awvalid, rready, wvalid, wlast, bready;
+  logic [NumPorts-1:0][127:0] wdata;
+  logic [NumPorts-1:0][15:0]  wstrb;
 
-  // What the memories drive: changes only at clock edges.
-  bit           arready0, arready1, rvalid0, rvalid1, rlast0, rlast1, awready, wready, bvalid;
-  bit [127:0]   rdata0, rdata1;
-  bit [1:0]     rresp0, rresp1, bresp;
+  // What the memory drives: changes only at clock edges.
+  bit [NumPorts-1:0]          arready, rvalid, rlast, awready, wready, bvalid;
+  bit [NumPorts-1:0][127:0]   rdata;
+  bit [NumPorts-1:0][1:0]     rresp, bresp;
 
   codesign_top u_dut (
     .ap_clk,
     .ap_rst_n,
     .interrupt,
     .s_axil_awaddr,
-    .s_axil_awprot      (3'b000),
+    .s_axil_awprot (3'b000),
     .s_axil_awvalid,
     .s_axil_awready,
     .s_axil_wdata,
@@ -74,180 +102,131 @@ module tb_machine (
     .s_axil_bvalid,
     .s_axil_bready,
     .s_axil_araddr,
-    .s_axil_arprot      (3'b000),
+    .s_axil_arprot (3'b000),
     .s_axil_arvalid,
     .s_axil_arready,
     .s_axil_rdata,
     .s_axil_rresp,
     .s_axil_rvalid,
     .s_axil_rready,
-    .m_axi_gmem0_araddr (araddr0),
-    .m_axi_gmem0_arlen  (arlen0),
-    .m_axi_gmem0_arsize (arsize0),
-    .m_axi_gmem0_arburst(arburst0),
-    .m_axi_gmem0_arcache(arcache0),
-    .m_axi_gmem0_arprot (arprot0),
-    .m_axi_gmem0_arvalid(arvalid0),
-    .m_axi_gmem0_arready(arready0),
-    .m_axi_gmem0_rdata  (rdata0),
-    .m_axi_gmem0_rresp  (rresp0),
-    .m_axi_gmem0_rlast  (rlast0),
-    .m_axi_gmem0_rvalid (rvalid0),
-    .m_axi_gmem0_rready (rready0),
-    .m_axi_gmem1_araddr (araddr1),
-    .m_axi_gmem1_arlen  (arlen1),
-    .m_axi_gmem1_arsize (arsize1),
-    .m_axi_gmem1_arburst(arburst1),
-    .m_axi_gmem1_arcache(arcache1),
-    .m_axi_gmem1_arprot (arprot1),
-    .m_axi_gmem1_arvalid(arvalid1),
-    .m_axi_gmem1_arready(arready1),
-    .m_axi_gmem1_rdata  (rdata1),
-    .m_axi_gmem1_rresp  (rresp1),
-    .m_axi_gmem1_rlast  (rlast1),
-    .m_axi_gmem1_rvalid (rvalid1),
-    .m_axi_gmem1_rready (rready1),
-    .m_axi_gmem1_awaddr (awaddr),
-    .m_axi_gmem1_awlen  (awlen),
-    .m_axi_gmem1_awsize (awsize),
-    .m_axi_gmem1_awburst(awburst),
-    .m_axi_gmem1_awcache(awcache),
-    .m_axi_gmem1_awprot (awprot),
-    .m_axi_gmem1_awvalid(awvalid),
-    .m_axi_gmem1_awready(awready),
-    .m_axi_gmem1_wdata  (wdata),
-    .m_axi_gmem1_wstrb  (wstrb),
-    .m_axi_gmem1_wlast  (wlast),
-    .m_axi_gmem1_wvalid (wvalid),
-    .m_axi_gmem1_wready (wready),
-    .m_axi_gmem1_bresp  (bresp),
-    .m_axi_gmem1_bvalid (bvalid),
-    .m_axi_gmem1_bready (bready)
+    `GMEM(0),
+    `GMEM(1),
+    `GMEM(2),
+    `GMEM(3)
   );
 
   // ---- memory ----
-  bit           n_arready0, n_arready1, n_rvalid0, n_rvalid1, n_rlast0, n_rlast1, n_awready, n_wready, n_bvalid;
-  bit [127:0]   n_rdata0, n_rdata1;
-  bit [1:0]     n_rresp0, n_rresp1, n_bresp;
+  bit [NumPorts-1:0]          n_arready, n_rvalid, n_rlast, n_awready, n_wready, n_bvalid;
+  bit [NumPorts-1:0][127:0]   n_rdata;
+  bit [NumPorts-1:0][1:0]     n_rresp, n_bresp;
 
   always @(posedge ap_clk) begin
     if (!ap_rst_n) begin
       dram_reset();
-      arready0 <= 1'b0;
-      arready1 <= 1'b0;
-      rvalid0  <= 1'b0;
-      rvalid1  <= 1'b0;
-      awready  <= 1'b0;
-      wready   <= 1'b0;
-      bvalid   <= 1'b0;
+      arready <= '0;
+      rvalid  <= '0;
+      awready <= '0;
+      wready  <= '0;
+      bvalid  <= '0;
     end else begin
-      dram_read_cycle(0, arvalid0 && arready0, araddr0, arlen0, rvalid0 && rready0,
-                      n_arready0, n_rvalid0, n_rdata0, n_rresp0, n_rlast0);
-      dram_read_cycle(1, arvalid1 && arready1, araddr1, arlen1, rvalid1 && rready1,
-                      n_arready1, n_rvalid1, n_rdata1, n_rresp1, n_rlast1);
-      dram_write_cycle(awvalid && awready, awaddr, awlen, wvalid && wready, wdata, wstrb, wlast, bvalid && bready,
-                       n_awready, n_wready, n_bvalid, n_bresp);
-      arready0 <= n_arready0;
-      rvalid0  <= n_rvalid0;
-      rdata0   <= n_rdata0;
-      rresp0   <= n_rresp0;
-      rlast0   <= n_rlast0;
-      arready1 <= n_arready1;
-      rvalid1  <= n_rvalid1;
-      rdata1   <= n_rdata1;
-      rresp1   <= n_rresp1;
-      rlast1   <= n_rlast1;
-      awready  <= n_awready;
-      wready   <= n_wready;
-      bvalid   <= n_bvalid;
-      bresp    <= n_bresp;
-    end
-  end
-
-  // ---- measurements ----
-  logic [31:0] run_cycle;
-  logic        start_q;
-  always_ff @(posedge ap_clk) begin
-    if (!ap_rst_n) begin
-      start_q        <= 1'b0;
-      num_done       <= 0;
-      run_cycle      <= 0;
-      beats_read0    <= 0;
-      beats_read1    <= 0;
-      beats_written1 <= 0;
-    end else begin
-      beats_read0    <= beats_read0 + 32'(rvalid0 && rready0);
-      beats_read1    <= beats_read1 + 32'(rvalid1 && rready1);
-      beats_written1 <= beats_written1 + 32'(wvalid && wready);
-      run_cycle      <= run_cycle + 1;
-      start_q        <= u_dut.u_sequencer.start_i;
-      if (u_dut.u_sequencer.start_i && !start_q) begin
-        run_cycle <= 1;
-        num_done  <= 0;
-      end else if (u_dut.u_sequencer.instr_done_o) begin
-        done_cycle[u_dut.u_sequencer.index_o[$clog2(MaxInstructions)-1:0]] <= run_cycle;
-        num_done <= num_done + 1;
+      for (int p = 0; p < NumPorts; p++) begin
+        if (arvalid[p] && arready[p]) dram_ar(p, araddr[p], arlen[p]);
+        if (awvalid[p] && awready[p]) dram_aw(p, awaddr[p], awlen[p]);
+        if (wvalid[p] && wready[p]) dram_w(p, wdata[p], wstrb[p], wlast[p]);
       end
+      dram_cycle(rvalid & rready, bvalid & bready, n_arready, n_rvalid, n_rlast, n_rresp, n_rdata, n_awready, n_wready,
+                 n_bvalid, n_bresp);
+      arready <= n_arready;
+      rvalid  <= n_rvalid;
+      rlast   <= n_rlast;
+      rresp   <= n_rresp;
+      rdata   <= n_rdata;
+      awready <= n_awready;
+      wready  <= n_wready;
+      bvalid  <= n_bvalid;
+      bresp   <= n_bresp;
     end
   end
 
   // ---- AXI protocol ----
-  axi_address_check u_check_ar0 (.ap_clk, .ap_rst_n, .valid(arvalid0), .ready(arready0), .addr(araddr0), .len(arlen0),
-                                 .kind({arsize0, arburst0, arcache0, arprot0}));
-  axi_address_check u_check_ar1 (.ap_clk, .ap_rst_n, .valid(arvalid1), .ready(arready1), .addr(araddr1), .len(arlen1),
-                                 .kind({arsize1, arburst1, arcache1, arprot1}));
-  axi_address_check u_check_aw (.ap_clk, .ap_rst_n, .valid(awvalid), .ready(awready), .addr(awaddr), .len(awlen),
-                                .kind({awsize, awburst, awcache, awprot}));
-  axi_data_check u_check_w (.ap_clk, .ap_rst_n, .valid(wvalid), .ready(wready), .data(wdata), .strb(wstrb), .last(wlast));
-endmodule
-
-// Payload of an address channel: stable until accepted, whole beats, INCR, within one 4 KiB page.
-module axi_address_check (
-  input logic        ap_clk,
-  input logic        ap_rst_n,
-  input logic        valid,
-  input logic        ready,
-  input logic [63:0] addr,
-  input logic [7:0]  len,
-  input logic [11:0] kind
-);
-  logic        waiting_q;
-  logic [63:0] addr_q;
-  logic [7:0]  len_q;
-  logic [11:0] kind_q;
-
-  always_ff @(posedge ap_clk) begin
-    waiting_q <= ap_rst_n && valid && !ready;
-    addr_q    <= addr;
-    len_q     <= len;
-    kind_q    <= kind;
-    if (ap_rst_n) begin
-      if (waiting_q && !(valid && addr == addr_q && len == len_q && kind == kind_q))
-        $fatal(1, "%m: valid or payload changed before ready");
-      if (valid && addr[3:0] != 4'd0) $fatal(1, "%m: address %h is not a whole beat", addr);
-      if (valid && kind[11:7] != {3'd4, 2'b01}) $fatal(1, "%m: bursts must be INCR of 16-byte beats");
-      if (valid && 32'(addr[11:4]) + 32'(len) > 32'd255) $fatal(1, "%m: burst of %0d beats at %h crosses 4 KiB", 32'(len) + 1, addr);
+  logic [NumPorts-1:0] axi_idle;
+  for (genvar p = 0; p < NumPorts; p++) begin : gen_check
+    axi_check #(
+      .Port(p)
+    ) u_axi_check (
+      .clk_i  (ap_clk),
+      .rst_ni (ap_rst_n),
+      .araddr (araddr[p]),
+      .arlen  (arlen[p]),
+      .arsize (arsize[p]),
+      .arburst(arburst[p]),
+      .arcache(arcache[p]),
+      .arprot (arprot[p]),
+      .arvalid(arvalid[p]),
+      .arready(arready[p]),
+      .rdata  (rdata[p]),
+      .rresp  (rresp[p]),
+      .rlast  (rlast[p]),
+      .rvalid (rvalid[p]),
+      .rready (rready[p]),
+      .awaddr (awaddr[p]),
+      .awlen  (awlen[p]),
+      .awsize (awsize[p]),
+      .awburst(awburst[p]),
+      .awcache(awcache[p]),
+      .awprot (awprot[p]),
+      .awvalid(awvalid[p]),
+      .awready(awready[p]),
+      .wdata  (wdata[p]),
+      .wstrb  (wstrb[p]),
+      .wlast  (wlast[p]),
+      .wvalid (wvalid[p]),
+      .wready (wready[p]),
+      .bresp  (bresp[p]),
+      .bvalid (bvalid[p]),
+      .bready (bready[p]),
+      .idle_o (axi_idle[p])
+    );
+    if (p >= codesign_pkg::Ports) begin : gen_idle
+      always_ff @(posedge ap_clk)
+        if (ap_rst_n && (arvalid[p] || awvalid[p] || wvalid[p])) $fatal(1, "AXI port %0d must be idle", p);
     end
   end
-endmodule
 
-// Payload of the write data channel: stable until accepted. WLAST is checked against AWLEN by dram.cpp.
-module axi_data_check (
-  input logic         ap_clk,
-  input logic         ap_rst_n,
-  input logic         valid,
-  input logic         ready,
-  input logic [127:0] data,
-  input logic [15:0]  strb,
-  input logic         last
-);
-  logic         waiting_q;
-  logic [144:0] payload_q;
+  // ---- counters and tracer (trace.cpp) ----
+  // The only place that knows names inside the machine.
+  logic        run_start, run_done, dispatch, slot, wait_blocks, wait_rows, kv_read, norm_busy, router_busy, load_busy, store_busy;
+  logic [15:0] completed;
+  logic [1:0]  slot_kind;
+  logic [2:0]  status;
+  logic [31:0] fifo_level;
 
-  always_ff @(posedge ap_clk) begin
-    waiting_q <= ap_rst_n && valid && !ready;
-    payload_q <= {data, strb, last};
-    if (ap_rst_n && waiting_q && !(valid && {data, strb, last} == payload_q))
-      $fatal(1, "%m: valid or payload changed before ready");
+  logic        start_q;
+  always_ff @(posedge ap_clk) start_q <= ap_rst_n && u_dut.start;
+
+  assign run_start   = u_dut.start && !start_q;
+  assign run_done    = u_dut.done;
+  assign status      = u_dut.status;
+  assign dispatch    = u_dut.u_core.u_control.u_dispatcher.started;
+  assign completed   = u_dut.u_core.completed;
+  assign slot        = u_dut.u_core.u_unified_unit.u_issuer.slot_valid_o;
+  assign slot_kind   = {u_dut.u_core.u_unified_unit.u_issuer.slot_mix_o, u_dut.u_core.u_unified_unit.u_issuer.slot_score_o};
+  assign wait_blocks = u_dut.u_core.u_unified_unit.u_issuer.wait_tile_o;
+  assign wait_rows   = u_dut.u_core.u_unified_unit.u_issuer.wait_rows_o;
+  assign kv_read     = u_dut.u_core.u_unified_unit.b_req_o && u_dut.u_core.u_unified_unit.b_gnt_i;
+  assign norm_busy   = u_dut.u_core.norm_state != 0;
+  assign router_busy = u_dut.u_core.router_state != 0;
+  assign load_busy   = u_dut.u_core.load_state != 0;
+  assign store_busy  = u_dut.u_core.store_state != 0;
+  assign fifo_level  = 32'(u_dut.u_core.u_block_stream.u_block_fifo.count_q);
+
+  always @(posedge ap_clk) begin
+    if (ap_rst_n) begin
+      if (run_start) dram_configure();
+      trace_cycle(run_start, run_done, 32'(status), 32'(completed),
+                  {store_busy, load_busy, router_busy, norm_busy, dispatch, kv_read, wait_rows, wait_blocks, slot},
+                  32'(slot_kind), fifo_level, rvalid & rready, wvalid & wready);
+      if (run_done && status == 0 && !(&axi_idle)) $fatal(1, "the run must be over only when no AXI burst is under way");
+    end
   end
 endmodule
