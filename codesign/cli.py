@@ -149,6 +149,8 @@ def simulate(
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first images only.")] = None,
     trace_tensors: Annotated[bool, typer.Option("--trace-tensors", help="Compare every tensor.")] = False,
     width: Annotated[ExpertWidth, typer.Option(help="Bit planes of the experts to read.")] = ExpertWidth.STORED,
+    perfetto: Annotated[Path | None, typer.Option(help="rtlsim: write the first run's timeline (JSON).")] = None,
+    waves: Annotated[Path | None, typer.Option(help="rtlsim: write all signals (FST); slow.")] = None,
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
@@ -166,6 +168,8 @@ def simulate(
             jobs,
             lambda done, total: watch(f"simulating on {engine.value}", done, total),
             width,
+            perfetto,
+            waves,
         )
     if as_json:
         print(result.to_json())

@@ -171,7 +171,7 @@ module machine_core (
   logic [Simd-1:0][7:0]     act_a_data, act_b_data, act_w_data, unified_w_data, load_w_data;
   logic [Simd-1:0]          act_w_mask, unified_w_mask;
   logic [Pe-1:0][7:0]       norm_w_data;
-  logic                     act_a_ren, act_b_gnt, unified_b_req, store_b_req, act_w_valid;
+  logic                     act_a_ren, act_b_gnt, unified_b_req, store_b_req, act_w_valid, storing, loading;
   logic                     unified_w_valid, norm_w_valid, norm_w_ready, load_w_valid, load_w_ready;
   logic [ActAddrBits-1:0]   act_a_word, unified_b_word, store_b_word, act_w_word, unified_w_word, norm_w_word, load_w_word;
   logic [GranuleBits-1:0]   act_a_granule, unified_b_granule, act_w_granule, unified_w_granule, norm_w_granule;
@@ -181,6 +181,10 @@ module machine_core (
   logic                     unified_queue_ren, store_queue_ren, queue_we;
   logic [QueueAddrBits-1:0] unified_queue_addr, store_queue_addr, queue_waddr;
   logic [31:0]              queue_rdata, queue_wdata;
+
+  // Who has the shared ports follows from registers, so that no path leads through two units.
+  assign storing = store_state != 4'd0;
+  assign loading = load_state != 4'd0;
 
   // Not in unit_rst_n: bursts that have begun must be completed. flush_i gives its instruction up.
   store_unit u_store_unit (
@@ -197,7 +201,7 @@ module machine_core (
     .output_stripe_i,
     .act_req_o      (store_b_req),
     .act_word_o     (store_b_word),
-    .act_gnt_i      (act_b_gnt),
+    .act_gnt_i      (act_b_gnt && storing),
     .act_data_i     (act_b_data),
     .res_ren_o      (store_res_ren),
     .res_addr_o     (store_res_addr),
@@ -266,7 +270,7 @@ module machine_core (
     .b_req_o       (unified_b_req),
     .b_word_o      (unified_b_word),
     .b_granule_o   (unified_b_granule),
-    .b_gnt_i       (act_b_gnt),
+    .b_gnt_i       (unified_b_req && !act_w_valid && !storing),
     .b_data_i      (act_b_data),
     .w_valid_o     (unified_w_valid),
     .w_word_o      (unified_w_word),
@@ -356,9 +360,9 @@ module machine_core (
     .a_word_i   (act_a_word),
     .a_granule_i(act_a_granule),
     .a_data_o   (act_a_data),
-    .b_req_i    (unified_b_req || store_b_req),
-    .b_word_i   (store_b_req ? store_b_word : unified_b_word),
-    .b_granule_i(store_b_req ? '0 : unified_b_granule),
+    .b_req_i    (storing ? store_b_req : unified_b_req),
+    .b_word_i   (storing ? store_b_word : unified_b_word),
+    .b_granule_i(storing ? '0 : unified_b_granule),
     .b_gnt_o    (act_b_gnt),
     .b_data_o   (act_b_data),
     .w_valid_i  (act_w_valid),
@@ -373,12 +377,12 @@ module machine_core (
     .a_ren_i (res_a_ren),
     .a_addr_i(res_a_addr),
     .a_data_o(res_a_data),
-    .b_ren_i (norm_res_ren || store_res_ren),
-    .b_addr_i(store_res_ren ? store_res_addr : norm_res_addr),
+    .b_ren_i (storing ? store_res_ren : norm_res_ren),
+    .b_addr_i(storing ? store_res_addr : norm_res_addr),
     .b_data_o(res_b_data),
-    .we_i    (unified_res_we || load_res_we),
-    .waddr_i (load_res_we ? load_res_waddr : unified_res_waddr),
-    .wdata_i (load_res_we ? load_res_wdata : unified_res_wdata)
+    .we_i    (loading ? load_res_we : unified_res_we),
+    .waddr_i (loading ? load_res_waddr : unified_res_waddr),
+    .wdata_i (loading ? load_res_wdata : unified_res_wdata)
   );
 
   sdp_ram #(
@@ -389,8 +393,8 @@ module machine_core (
     .we_i   (queue_we),
     .waddr_i(queue_waddr),
     .wdata_i(queue_wdata),
-    .ren_i  (unified_queue_ren || store_queue_ren),
-    .raddr_i(store_queue_ren ? store_queue_addr : unified_queue_addr),
+    .ren_i  (storing ? store_queue_ren : unified_queue_ren),
+    .raddr_i(storing ? store_queue_addr : unified_queue_addr),
     .rdata_o(queue_rdata)
   );
 endmodule

@@ -11,7 +11,7 @@ module rsqrt #(
   output logic [4:0]        half_o
 );
 
-  localparam int unsigned Bits = InBits <= 34 ? 34 : InBits + InBits % 2;  // at most 64
+  localparam int unsigned Bits = InBits <= 50 ? 50 : InBits + InBits % 2;  // at most 64
   localparam int unsigned FractionBits = codesign_pkg::RsqrtFractionBits;
   localparam int unsigned IndexBits = 16 - FractionBits;
   localparam int unsigned Width = codesign_pkg::RsqrtTableWidth;
@@ -21,9 +21,12 @@ module rsqrt #(
   // The table behind `Skipped` zeros is indexed by the mantissa itself, and gives 0 for v = 0.
   localparam int unsigned TableBits = $bits(codesign_pkg::RsqrtTable) + Skipped * Width;
   localparam logic [TableBits-1:0] Table = {codesign_pkg::RsqrtTable, (Skipped * Width)'(0)};
+  localparam logic [TableBits-1:0] NextTable = Table >> Width;
 
   logic [Bits-1:0]               coarse, coarse_q, fine;
-  logic [4:0]                    zeros_coarse, zeros_coarse_q, zeros_fine;  // pairs of leading zeros
+  logic [4:0]                    zeros_coarse_q, zeros_fine;  // pairs of leading zeros
+  logic [2:0]                    zero;                        // the first, second, third 16 bits
+  logic [1:0]                    groups;
   logic [15:0]                   mantissa_q;
   logic [4:0]                    half2_q, half3_q, half4_q;
   logic [IndexBits-1:0]          index;
@@ -34,15 +37,9 @@ module rsqrt #(
 
   always_comb begin
     coarse = Bits'(v_i);
-    zeros_coarse = '0;
-    if (coarse[Bits-1 -: 32] == '0) begin
-      coarse = coarse << 32;
-      zeros_coarse[4] = 1'b1;
-    end
-    if (coarse[Bits-1 -: 16] == '0) begin
-      coarse = coarse << 16;
-      zeros_coarse[3] = 1'b1;
-    end
+    for (int unsigned i = 0; i < 3; i++) zero[i] = coarse[Bits-1-16*i -: 16] == '0;
+    groups = {zero[0] && zero[1], zero[0] && (!zero[1] || zero[2])};
+    coarse = coarse << {groups, 4'b0};
 
     fine = coarse_q;
     zeros_fine = zeros_coarse_q;
@@ -61,12 +58,12 @@ module rsqrt #(
 
     index = mantissa_q[15:FractionBits];
     left = Table[32'(index)*Width +: Width];
-    right = Table[(32'(index)+1)*Width +: Width];
+    right = NextTable[32'(index)*Width +: Width];
   end
 
   always_ff @(posedge clk_i) begin
     coarse_q <= coarse;
-    zeros_coarse_q <= zeros_coarse;
+    zeros_coarse_q <= {groups, 3'b0};
 
     mantissa_q <= fine[Bits-1 -: 16];
     half2_q <= 5'(Bits / 2 - 1) - zeros_fine;

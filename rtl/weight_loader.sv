@@ -101,7 +101,7 @@ module weight_loader #(
   logic [CountBits-1:0]   count_q, count_last;
   logic [15:0]            key_q, row_q, tile_key_q, tile_row_q, addr_q;
   logic [31:0]            drop_q;
-  logic                   score, k_end, n_end, want, pop, key_exists, kv_step, kv_idle, tile_end, pass_end, credit_q;
+  logic                   score, k_end, n_end, want, pop, key_exists_q, kv_step, kv_idle, tile_end, pass_end, credit_q;
   logic [3:0]             next_granule;
   logic [4:0]             ready_q, ready_d;
   logic [PtrBits:0]       held_q, held_d;
@@ -132,9 +132,8 @@ module weight_loader #(
       StKeys: count_last = score ? CountBits'(Pe - 1) : CountBits'(Simd - 1);
       default: ;
     endcase
-    key_exists = key_q < pass_q.keys;
     pop = want && block_avail_i;
-    kv_step = state_q == StKeys && (!key_exists || b_gnt_i);
+    kv_step = state_q == StKeys && (!key_exists_q || b_gnt_i);
     tile_end = ((pop && state_q == StPlanes) || kv_step) && count_q == count_last;
     pass_end = tile_end && k_end && n_end;
     if (state_q == StDrop && (drop_q == '0 || (pop && drop_q == 32'd1))) begin
@@ -142,7 +141,7 @@ module weight_loader #(
       pass_end = 1'b1;
     end
     kv_tag.first = count_q == '0;
-    kv_tag.key = key_exists;
+    kv_tag.key = key_exists_q;
     kv_tag.first_word = k_q == '0;
     kv_tag.last_word = k_end;
     // The masks of K windows stay until the last window is there.
@@ -154,7 +153,7 @@ module weight_loader #(
   assign block_done_o = pass_end && pass_q.last && (state_q == StPlanes || state_q == StDrop);
   assign next_take_o = next_valid_i && (state_q == StIdle || pass_end) && kv_idle;
   assign tile_avail_o = ready_q != '0;
-  assign b_req_o = state_q == StKeys && key_exists;
+  assign b_req_o = state_q == StKeys && key_exists_q;
   assign b_word_o = ActAddrBits'(addr_q);
   assign b_granule_o = granule_q;
 
@@ -182,6 +181,7 @@ module weight_loader #(
       end
       StWait: if (ready_q == '0) begin
         key_q <= tile_key_q;
+        key_exists_q <= tile_key_q < pass_q.keys;
         row_q <= tile_row_q;
         addr_q <= tile_row_q + word_q;
         state_q <= StKeys;
@@ -189,6 +189,7 @@ module weight_loader #(
       StKeys: if (kv_step) begin
         count_q <= count_q + CountBits'(1);
         key_q <= key_q + 16'd1;
+        key_exists_q <= key_q + 16'd1 < pass_q.keys;
         row_q <= row_q + pass_q.src_stride;
         addr_q <= addr_q + pass_q.src_stride;
         if (tile_end) begin

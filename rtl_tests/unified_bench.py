@@ -96,9 +96,7 @@ class Layer:
                 tile = weight[rows, k * size.simd : (k + 1) * size.simd]
                 planes = pack_tile(tile, 8 if self.sliced else self.planes)[: self.planes * size.block_bytes]
                 data += planes + b"\xff" * (size.block_bytes if self.sliced else 0)
-        return [
-            int.from_bytes(data[i : i + size.block_bytes], "little") for i in range(0, len(data), size.block_bytes)
-        ]
+        return [int.from_bytes(data[i : i + size.block_bytes], "little") for i in range(0, len(data), size.block_bytes)]
 
 
 @dataclass
@@ -174,7 +172,9 @@ class Memories:
         columns = p.column + p.dim
         q = self.get_act(p.src_base, p.src_stride, p.rows, columns)[:, p.column :]
         k = self.get_act(p.kv_base, p.src_stride, p.keys, columns)[:, p.column :]
-        self.scores = f.requantize(f.matmul(q, k, np.zeros(1, dtype=np.int64)), Requant((p.multiplier,), (p.shift,), INT16))
+        self.scores = f.requantize(
+            f.matmul(q, k, np.zeros(1, dtype=np.int64)), Requant((p.multiplier,), (p.shift,), INT16)
+        )
 
     def _mix(self, p: Pass) -> None:
         columns = p.column + p.dim

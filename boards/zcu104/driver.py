@@ -3,6 +3,7 @@
 
     accelerator = Accelerator("/home/xilinx/bundle")
     classes = accelerator.predict(image, "semseg")      # image: uint8 [height, width, 3]
+    classes = accelerator.predict(image, "semseg", width="slice4")      # experts read at 4 of their 8 bits
 
 The same file drives the HLS and the RTL version, and the simulated machine: hand in objects with the interfaces of
 `pynq.MMIO` and `pynq.allocate` instead of a bitstream.
@@ -20,31 +21,44 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 CTRL, GIER, IER, ISR = 0x00, 0x04, 0x08, 0x0C  # the ap_ctrl_hs block
 CTRL_START, CTRL_DONE = 1, 2
 STATUS_OK = 0
 STATUS_TEXT = {
-    1: "met an illegal instruction; regenerate the bundle and reload the bitstream",
-    2: "got an error response while reading memory; check the buffers' addresses",
-    3: "got an error response while writing memory; check the output buffer's address",
+    1: ("met an illegal instruction", "regenerate the bundle and reload the bitstream"),
+    2: ("got an error response while reading memory", "check the buffers' addresses"),
+    3: ("got an error response while writing memory", "check the output buffer's address"),
+    4: ("completed no instruction within the watchdog's cycles", "reload the bitstream"),
 }
 REGISTERS = (
-    "memory_base", "input_base", "output_base", "program_addr", "num_instructions",
-    "magic", "isa_version", "design_hash", "status", "cycles",
+    "memory_base", "input_base", "output_base", "memory_stripe", "input_stripe", "output_stripe",
+    "program_addr", "num_instructions", "watchdog",
+    "magic", "isa_version", "design_hash", "status", "cycles", "fault", "unit_state",
 )  # fmt: skip
 IDENTITY = ("magic", "isa_version", "design_hash")
-MEMORY_BEAT_BYTES = 16
+BEAT_BYTES = 16
+WATCHDOG_CYCLES = 100_000_000
+"""A third of a second at 300 MHz: no instruction of a model that fits the board takes as long."""
+STORED = "stored"
 
 Bytes = npt.NDArray[np.uint8]
 
 
 class DriverError(Exception):
-    """One line: what must hold, what was found, what to do. `status` is the machine's, where that was the reason."""
+    """One line: what must hold, what was found, what to do.
 
-    def __init__(self, message: str, status: int = STATUS_OK) -> None:
+    Where the machine's status was the reason, `status` is it, `fault` is the index of the oldest incomplete instruction
+    and `units` holds the states of the units that were not idle.
+    """
+
+    def __init__(
+        self, message: str, status: int = STATUS_OK, fault: int = 0, units: dict[str, int] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.fault = fault
+        self.units = units or {}
 
 
 class Mmio(Protocol):
@@ -72,16 +86,21 @@ class Manifest:
             )
         machine = self.get(self.data, "machine", dict)
         self.identity = {name: self.get(machine, name, int) for name in IDENTITY}
+        self.ports: int = self.get(machine, "ports", int)
+        self.line_bytes = self.ports * BEAT_BYTES
         found = {self.get(r, "name", str): self.get(r, "offset", int) for r in self.get(self.data, "registers", list)}
         missing = [name for name in REGISTERS if name not in found]
         if missing:
             raise DriverError(f"manifest.json registers must include {missing[0]!r}; regenerate the bundle")
         self.offsets = {name: found[name] for name in REGISTERS}
+        states = self.get(self.data, "unit_states", list)
+        self.unit_states = [(self.get(u, "name", str), self.get(u, "bits", int)) for u in states]
         image = self.get(self.data, "image", dict)
         keys = ("height", "width", "channels", "patch", "pixel_offset", "row_bytes", "bytes")
         self.image = {key: self.get(image, key, int) for key in keys}
         self._check_image()
-        self.tasks = {self.get(t, "name", str): t for t in self.get(self.data, "tasks", list)}
+        tasks = self.get(self.data, "tasks", list)
+        self.tasks = {(self.get(t, "name", str), self.get(t, "width", str)): t for t in tasks}
         self.memory = self._load_memory()
 
     def _read(self) -> dict[str, Any]:
@@ -116,10 +135,10 @@ class Manifest:
                 f"image height and width must be multiples of patch, not {m['height']}x{m['width']}/{m['patch']};"
                 " regenerate the bundle"
             )
-        if m["row_bytes"] < used or m["bytes"] != patches * m["row_bytes"]:
+        if m["row_bytes"] < used or m["bytes"] < patches * m["row_bytes"] or m["bytes"] % self.line_bytes:
             raise DriverError(
-                f"image bytes must be {patches} rows of at least {used}, not {m['bytes']} with rows of"
-                f" {m['row_bytes']}; regenerate the bundle"
+                f"image bytes must be whole lines of {self.line_bytes} for {patches} rows of at least {used},"
+                f" not {m['bytes']} with rows of {m['row_bytes']}; regenerate the bundle"
             )
 
     def _load_memory(self) -> Bytes:
@@ -130,20 +149,43 @@ class Manifest:
         if not path.is_file():
             raise DriverError(f"a bundle must hold {name}, not found in {path.parent}; copy the whole bundle")
         content = path.read_bytes()
-        if len(content) != size or size == 0 or size % MEMORY_BEAT_BYTES:
+        if len(content) != size or size == 0 or size % self.line_bytes:
             raise DriverError(
-                f"{name} must have {size} bytes (whole 16-byte beats), not {len(content)}; copy the bundle again"
+                f"{name} must have {size} bytes (whole {self.line_bytes}-byte lines), not {len(content)};"
+                " copy the bundle again"
             )
         if hashlib.sha256(content).hexdigest() != hashes.get(name):
             raise DriverError(f"{name} must have the SHA-256 that manifest.json names; copy the bundle again")
         return np.frombuffer(content, dtype=np.uint8)
 
-    def task(self, name: str) -> dict[str, Any]:
-        """The manifest's entry of a task. Raises DriverError for an unknown one."""
-        if name not in self.tasks:
-            raise DriverError(f"task must be one of {', '.join(sorted(self.tasks))}, not {name!r}; choose one of them")
-        task: dict[str, Any] = self.tasks[name]
+    def task(self, name: str, width: str = STORED) -> dict[str, Any]:
+        """The manifest's entry of a task at a width of its experts. Raises DriverError for an unknown one."""
+        names = sorted({known for known, _ in self.tasks})
+        if name not in names:
+            raise DriverError(f"task must be one of {', '.join(names)}, not {name!r}; choose one of them")
+        if (name, width) not in self.tasks:
+            widths = ", ".join(sorted(known for task, known in self.tasks if task == name))
+            raise DriverError(f"width of task {name} must be one of {widths}, not {width!r}; choose one of them")
+        task: dict[str, Any] = self.tasks[name, width]
         return task
+
+    def units(self, unit_state: int) -> dict[str, int]:
+        """The states of the units that are not idle, from the register `unit_state`."""
+        states, lsb = {}, 0
+        for name, bits in self.unit_states:
+            states[name] = unit_state >> lsb & ((1 << bits) - 1)
+            lsb += bits
+        return {name: state for name, state in states.items() if state}
+
+
+def striped(data: Bytes, ports: int) -> Bytes:
+    """Line-ordered bytes (whole lines) as they lie in a buffer: stripe after stripe, one for each port."""
+    return data.reshape(-1, ports, BEAT_BYTES).transpose(1, 0, 2).reshape(-1)
+
+
+def unstriped(data: Bytes, ports: int) -> Bytes:
+    """The inverse of `striped`."""
+    return data.reshape(ports, -1, BEAT_BYTES).transpose(1, 0, 2).reshape(-1)
 
 
 def _open_board(manifest: Manifest, bitstream: str | Path | None) -> tuple[Mmio, Callable[..., Any]]:
@@ -170,8 +212,8 @@ class Accelerator:
     """One machine with one bundle's memory image in DRAM.
 
     `mmio` and `allocate` default to those of the bitstream. `wait(seconds)`, if given, blocks until the interrupt is
-    high (or the time is over); without it the driver polls. Raises DriverError when the bundle or the machine is not as
-    it must be.
+    high (or the time is over); without it the driver polls. A run in which no instruction completes for `watchdog`
+    clock cycles ends with an error (0: never). Raises DriverError when the bundle or the machine is not as it must be.
     """
 
     def __init__(
@@ -182,6 +224,7 @@ class Accelerator:
         wait: Callable[[float], None] | None = None,
         bitstream: str | Path | None = None,
         timeout: float = 10.0,
+        watchdog: int = WATCHDOG_CYCLES,
     ) -> None:
         self.manifest = Manifest(bundle_dir)
         if (mmio is None) != (allocate is None):
@@ -189,6 +232,7 @@ class Accelerator:
         if mmio is None or allocate is None:
             mmio, allocate = _open_board(self.manifest, bitstream)
         self._mmio, self._allocate, self._wait, self._timeout = mmio, allocate, wait, timeout
+        self._watchdog = watchdog
         self._buffers: list[Any] = []
         self.cycles = 0
         """Clock cycles of the last run."""
@@ -196,7 +240,7 @@ class Accelerator:
         self._memory[:] = self.manifest.memory
         self._memory.flush()
         self._input = self._buffer(self.manifest.image["bytes"])
-        self._output = self._buffer(MEMORY_BEAT_BYTES)
+        self._output = self._buffer(self.manifest.line_bytes)
         self._mmio.write(GIER, int(wait is not None))
         self._mmio.write(IER, int(wait is not None))
         self._check_identity()
@@ -219,7 +263,8 @@ class Accelerator:
         self.close()
 
     def _check_identity(self) -> None:
-        self._execute(0, 0)  # the HLS version writes its read-only registers at the end of a run
+        # The HLS version writes its read-only registers at the end of a run.
+        self._execute(0, 0, self.manifest.line_bytes)
         for name, expected in self.manifest.identity.items():
             found = self._mmio.read(self.manifest.offsets[name])
             if found != expected:
@@ -233,15 +278,24 @@ class Accelerator:
         self._mmio.write(offset, value & 0xFFFFFFFF)
         self._mmio.write(offset + 4, value >> 32)
 
-    def _execute(self, program_addr: int, num_instructions: int) -> None:
+    def _execute(self, program_addr: int, num_instructions: int, output_bytes: int) -> None:
         """One run of the machine. Raises DriverError on a timeout or a status other than OK."""
-        offsets = self.manifest.offsets
-        self._write_address("memory_base", self._memory.physical_address)
-        self._write_address("input_base", self._input.physical_address)
-        self._write_address("output_base", self._output.physical_address)
+        offsets, ports = self.manifest.offsets, self.manifest.ports
+        sizes = (len(self._memory), self.manifest.image["bytes"], output_bytes)
+        for name, buffer, size in zip(
+            ("memory", "input", "output"), (self._memory, self._input, self._output), sizes, strict=True
+        ):
+            self._write_address(f"{name}_base", buffer.physical_address)
+            self._mmio.write(offsets[f"{name}_stripe"], size // ports)
         self._mmio.write(offsets["program_addr"], program_addr)
         self._mmio.write(offsets["num_instructions"], num_instructions)
+        self._mmio.write(offsets["watchdog"], self._watchdog)
         self._mmio.write(CTRL, CTRL_START)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Waits until the machine is done and reads how it went."""
+        offsets = self.manifest.offsets
         deadline = time.monotonic() + self._timeout
         if self._wait is not None:
             self._wait(self._timeout)
@@ -254,13 +308,16 @@ class Accelerator:
         self.cycles = self._mmio.read(offsets["cycles"])
         status = self._mmio.read(offsets["status"])
         if status != STATUS_OK:
+            fault = self._mmio.read(offsets["fault"])
+            units = self.manifest.units(self._mmio.read(offsets["unit_state"]))
+            what, remedy = STATUS_TEXT.get(status, (f"reports the unknown status {status}", "reload the bitstream"))
+            busy = ", ".join(f"{name} {state}" for name, state in units.items()) or "none"
             raise DriverError(
-                f"the machine {STATUS_TEXT.get(status, f'reports the unknown status {status}; reload the bitstream')}",
-                status,
+                f"the machine {what}, at instruction {fault}, units not idle: {busy}; {remedy}", status, fault, units
             )
 
     def patches(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-        """The input buffer [patches, row_bytes] of an image uint8 [height, width, channels]."""
+        """The rows [patches, row_bytes] of the input buffer for an image uint8 [height, width, channels]."""
         m = self.manifest.image
         shape = (m["height"], m["width"], m["channels"])
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
@@ -271,40 +328,45 @@ class Accelerator:
         grid = values.reshape(rows, p, columns, p, m["channels"]).transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
         return np.pad(grid, ((0, 0), (0, m["row_bytes"] - grid.shape[1])))
 
-    def run_raw(self, image: npt.NDArray[np.uint8], task: str, traced: bool = False) -> Bytes:
-        """The output buffer uint8 [output_bytes] after the task's Program, or after its traced one (every tensor)."""
-        entry = self.manifest.task(task)
+    def run_raw(self, image: npt.NDArray[np.uint8], task: str, traced: bool = False, width: str = STORED) -> Bytes:
+        """The output buffer uint8 [output_bytes], in line order, that the task's Program leaves.
+
+        With `traced`, what the Program that stores every tensor leaves. `width`: how many bit planes of its experts the
+        Program reads, "stored" (all), or where the manifest has them "slice4" or "slice2".
+        """
+        entry, ports = self.manifest.task(task, width), self.manifest.ports
         program = self.manifest.get(entry, "traced", dict) if traced else entry
         size, address, instructions = (
             self.manifest.get(program, key, int) for key in ("output_bytes", "program_addr", "num_instructions")
         )
-        self._input[:] = self.patches(image).reshape(-1).view(np.uint8)
+        rows = self.patches(image).reshape(-1).view(np.uint8)
+        self._input[:] = striped(np.pad(rows, (0, self.manifest.image["bytes"] - len(rows))), ports)
         self._input.flush()
         if len(self._output) < size:
             self._buffers = [b for b in self._buffers if b is not self._output]
             self._output.freebuffer()
             self._output = self._buffer(size)
-        self._execute(address, instructions)
+        self._execute(address, instructions, size)
         self._output.invalidate()
-        return np.array(self._output[:size])
+        return unstriped(np.array(self._output[:size]), ports)
 
-    def run(self, image: npt.NDArray[np.uint8], task: str) -> npt.NDArray[np.int16]:
+    def run(self, image: npt.NDArray[np.uint8], task: str, width: str = STORED) -> npt.NDArray[np.int16]:
         """The task's result, integers [rows, columns]; times the result's scale they are the head's output."""
-        result = self.manifest.get(self.manifest.task(task), "result", dict)
+        result = self.manifest.get(self.manifest.task(task, width), "result", dict)
         rows, columns, stride, offset = (
             self.manifest.get(result, k, int) for k in ("rows", "columns", "row_elements", "offset")
         )
-        raw = self.run_raw(image, task)
+        raw = self.run_raw(image, task, width=width)
         values = raw[offset:].view(np.dtype(result["dtype"]))[: rows * stride]
         return np.array(values.reshape(rows, stride)[:, :columns])
 
-    def predict(self, image: npt.NDArray[np.uint8], task: str) -> npt.NDArray[Any]:
+    def predict(self, image: npt.NDArray[np.uint8], task: str, width: str = STORED) -> npt.NDArray[Any]:
         """Per cell [rows, columns] the class (uint8) or the value (float32), as the task's `readout` says."""
-        entry, m = self.manifest.task(task), self.manifest.image
+        entry, m = self.manifest.task(task, width), self.manifest.image
         classes, cells, first = (self.manifest.get(entry, key, int) for key in ("classes", "cells", "first_row"))
         readout = self.manifest.get(entry, "readout", str)
         rows, columns = m["height"] // m["patch"], m["width"] // m["patch"]
-        tokens = self.run(image, task)[first : first + rows * columns]
+        tokens = self.run(image, task, width)[first : first + rows * columns]
         grid = tokens.reshape(rows, columns, cells, cells, classes).transpose(0, 2, 1, 3, 4)
         values = grid.reshape(rows * cells, columns * cells, classes)
         if readout == "class":

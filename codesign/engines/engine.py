@@ -48,6 +48,10 @@ class Request:
     jobs: int
     work: Path
     progress: Progress
+    perfetto: Path | None = None
+    """Where the first run's timeline goes (RTL only),"""
+    waves: Path | None = None
+    """and the waves of the whole simulation."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,16 @@ class Profile:
     """From the end of one macro-instruction to the end of the next."""
     read_bytes: int
     written_bytes: int
+    dense_slots: int
+    """Cycles in which the array worked on a dense layer,"""
+    attention_slots: int
+    """and on attention."""
+    wait_blocks: int
+    """Cycles in which it could not, for want of weights,"""
+    wait_rows: int
+    """and of rows that others had not written yet."""
+    kv_words: int
+    """Words of K and V read."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ _MAP = f"""
 read_rtlil unit.il
 hierarchy -top {UNIT}
 chformal -remove
-select -set marked a:use_dsp=no %ci3 A:use_dsp=no %C %u t:$mul %i
+select -set marked a:use_dsp=no %ci3 A:use_dsp=no %u t:$mul %i
 setattr -set soft_product 1 @marked
 {_SYNTH} begin:map_dsp
 chtype -set $__soft_mul a:soft_product

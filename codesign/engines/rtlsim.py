@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from codesign.engines import toolchain
 from codesign.engines.build import build, check_command, last_line
 from codesign.engines.engine import Engine, Output, Profile, Request, output_bytes, task_of
+from codesign.engines.timeline import parse_trace, perfetto
 from codesign.engines.toolchain import Command, Tool
 from codesign.errors import CheckError
 from codesign.schedule.isa import BEAT_BYTES, Status
@@ -22,16 +23,22 @@ _PATIENCE_CYCLES = 500_000
 
 
 class _RunResult(BaseModel):
-    """One entry of a job's `results.json` (docs/bundle.md); beats are counted since the job began."""
+    """One entry of a job's `results.json` (docs/bundle.md)."""
 
     model_config = ConfigDict(frozen=True)
     run: int
     cycles: int
     status: int
+    message: str
     instruction_cycles: tuple[int, ...]
-    beats_read0: int
-    beats_read1: int
-    beats_written1: int
+    read_beats: tuple[int, ...]
+    write_beats: tuple[int, ...]
+    dense_slots: int
+    score_slots: int
+    mix_slots: int
+    wait_blocks_cycles: int
+    wait_rows_cycles: int
+    kv_words: int
 
 
 _RESULTS = TypeAdapter(tuple[_RunResult, ...])
@@ -39,7 +46,8 @@ _RESULTS = TypeAdapter(tuple[_RunResult, ...])
 
 def run(request: Request) -> list[Output]:
     """Build once, then split the runs over up to `jobs` simulations. Raises CheckError when the machine faults."""
-    build(request.bundle, Engine.RTLSIM, (Tool.MAKE, Tool.GXX, Tool.VERILATOR))
+    if request.waves is None:  # waves need a build of their own, which the job makes
+        build(request.bundle, Engine.RTLSIM, (Tool.MAKE, Tool.GXX, Tool.VERILATOR))
     parts = [range(first, len(request.runs), request.jobs) for first in range(min(request.jobs, len(request.runs)))]
     commands = [_command(request, part, request.work / f"job{number}") for number, part in enumerate(parts)]
 
@@ -51,6 +59,8 @@ def run(request: Request) -> list[Output]:
     for number, part in enumerate(parts):
         last_line(completed[number], "simulating the RTL")
         outputs.update(zip(part, _outputs(request, part, request.work / f"job{number}"), strict=True))
+    if request.perfetto is not None:
+        _write_timeline(request, request.perfetto)
     return [outputs[index] for index in range(len(request.runs))]
 
 
@@ -70,6 +80,10 @@ def _command(request: Request, part: range, folder: Path) -> Command:
         "stall_percent": 0,
         "timeout_cycles": _timeout_cycles(request, part),
     }
+    if request.perfetto is not None:
+        job["trace"] = str(folder)
+    if request.waves is not None:
+        job["waves"] = str(request.waves)
     path = folder / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
     return check_command(request.bundle, ("job", str(path)), folder / "check.log", _SECONDS_PER_RUN * len(part))
@@ -89,14 +103,28 @@ def _outputs(request: Request, part: range, folder: Path) -> list[Output]:
         raise CheckError(
             f"the RTL simulation must report {len(part)} runs, not {len(results)}; read the log in {folder}"
         )
-    outputs, read, written = [], 0, 0
+    outputs = []
     for one, index in zip(results, part, strict=True):
         if one.status != Status.OK:
-            raise CheckError(f"the machine must end with status OK, not {Status(one.status).name}, in run {index}")
-        total = one.beats_read0 + one.beats_read1
+            raise CheckError(f"the machine must end with status OK, not {Status(one.status).name}: {one.message}")
         profile = Profile(
-            one.instruction_cycles, (total - read) * BEAT_BYTES, (one.beats_written1 - written) * BEAT_BYTES
+            one.instruction_cycles,
+            sum(one.read_beats) * BEAT_BYTES,
+            sum(one.write_beats) * BEAT_BYTES,
+            one.dense_slots,
+            one.score_slots + one.mix_slots,
+            one.wait_blocks_cycles,
+            one.wait_rows_cycles,
+            one.kv_words,
         )
-        read, written = total, one.beats_written1
         outputs.append(Output(output_bytes(request, index, folder / f"{one.run}.bin"), one.cycles, profile))
     return outputs
+
+
+def _write_timeline(request: Request, to: Path) -> None:
+    """The first run's timeline."""
+    task = task_of(request, 0)
+    trace = parse_trace((request.work / "job0" / "0.trace").read_text(encoding="utf-8"))
+    temporary = to.with_name(f".{to.name}.part")
+    temporary.write_text(perfetto(trace, task.instructions, request.bundle.manifest.clock_mhz), encoding="utf-8")
+    temporary.replace(to)

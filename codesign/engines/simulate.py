@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,11 +43,14 @@ def simulate(
     jobs: int = 2,
     progress: Progress = _silent,
     width: ExpertWidth = ExpertWidth.STORED,
+    perfetto: Path | None = None,
+    waves: Path | None = None,
 ) -> SimulationResult:
     """Run the bundle in folder `path` and compare each output, with `trace_tensors` each tensor, with the reference.
 
     `tasks`: all when empty. `images`: a .npy file or a folder of PNGs, the bundle's own test images when None; the
-    first `limit` of them. `width`: how many bit planes of its experts the Program reads. The reference engine itself is
+    first `limit` of them. `width`: how many bit planes of its experts the Program reads. `perfetto`, `waves`:
+    files for the timeline of the first run and for all signals (FST), of the RTL only. The reference engine itself is
     compared with the golden outputs of those images that are the bundle's. The result is kept in
     `<bundle>/results/<engine>.json`.
     Raises InputError for a bad bundle, task, image or a missing tool; CheckError when the machine reports a fault.
@@ -58,7 +62,14 @@ def simulate(
         raise InputError(f"jobs and limit must be at least 1, not {jobs} and {limit}; give positive numbers")
     pixels = (bundle.images if images is None else load_images(images, bundle.graph.image))[:limit]
     runs = tuple(Run(image, task, width) for task in chosen for image in range(len(pixels)))
-    outputs = _run(bundle, engine, pixels, runs, trace_tensors, jobs, progress)
+    if (perfetto or waves) and engine is not Engine.RTLSIM:
+        raise InputError(f"engine must be rtlsim for a timeline or waves, not {engine.value}; choose it")
+    asked = replace(
+        Request(bundle, pixels, Path(), runs, trace_tensors, jobs, Path(), progress),
+        perfetto=_new_file(perfetto),
+        waves=_new_file(waves),
+    )
+    outputs = _run(asked, engine)
     differences = _compare(bundle, engine, pixels, runs, outputs, trace_tensors)
     result = SimulationResult(
         engine=engine,
@@ -76,18 +87,25 @@ def simulate(
     return result
 
 
-def _run(
-    bundle: Bundle, engine: Engine, pixels: Pixels, runs: tuple[Run, ...], traced: bool, jobs: int, progress: Progress
-) -> list[Output]:
+def _new_file(path: Path | None) -> Path | None:
+    """The absolute path of a file to be written. Raises InputError when its folder is missing."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise InputError(f"folder {path.resolve().parent} must exist, and it does not; make it first")
+    return None if path is None else path.resolve()
+
+
+def _run(asked: Request, engine: Engine) -> list[Output]:
+    """Runs the engine in a folder of its own below the bundle's build folder."""
+    bundle = asked.bundle
     build = bundle.path / "build"
     try:
         build.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{engine.value}-", dir=build) as folder:
             work = Path(folder)
             images_path = work / "images.npy"
-            np.save(images_path, pixels, allow_pickle=False)
-            outputs = ENGINES[engine](Request(bundle, pixels, images_path, runs, traced, jobs, work, progress))
-            progress(len(runs), len(runs))
+            np.save(images_path, asked.images, allow_pickle=False)
+            outputs = ENGINES[engine](replace(asked, images_path=images_path, work=work))
+            asked.progress(len(asked.runs), len(asked.runs))
             return outputs
     except OSError as error:
         raise InputError(f"bundle {bundle.path} must be writable and have room: {error.strerror}; copy it") from None

@@ -36,7 +36,7 @@ def build(engine: str, variant: str = "plain") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
         sources = csim_sources() if engine == "csim" else rtlsim_sources()
-        command = csim_command(folder) if engine == "csim" else rtlsim_command(folder, VARIANTS[variant])
+        command = csim_command(folder) if engine == "csim" else rtlsim_command(folder, variant)
         executable = folder / ("csim" if engine == "csim" else TOPLEVEL)
         stamp, digest = folder / "stamp", fingerprint(sources, command)
         if executable.is_file() and stamp.is_file() and stamp.read_text() == digest:
@@ -89,12 +89,13 @@ def rtlsim_sources() -> list[Path]:
     )
 
 
-def rtlsim_command(folder: Path, options: tuple[str, ...]) -> list[str]:
+def rtlsim_command(folder: Path, variant: str) -> list[str]:
     """One call of Verilator, which calls make and g++."""
     require("g++", "the Debian package g++")
     require("make", "the Debian package make")
     cocotb = package("cocotb", "cocotb")
     libraries, sim = cocotb / "libs", BUNDLE / "sim"
+    options = [*VARIANTS[variant], *(lz4_options(folder) if variant == "waves" else [])]
     return [
         str(package("verilator", "verilator") / "bin" / "verilator_bin"),  # not the wrapper: it needs Perl
         "--cc", "--exe", "--build", "-j", "2", "--no-timing", "--assert", "--vpi", "--prefix", "Vtop",
@@ -109,6 +110,16 @@ def rtlsim_command(folder: Path, options: tuple[str, ...]) -> list[str]:
         str(cocotb / "share" / "lib" / "verilator" / "verilator.cpp"), str(sim / "dram.cpp"), str(sim / "trace.cpp"),
         "-F", str(BUNDLE / "rtl" / "sources.f"), str(sim / "axi_check.sv"), str(sim / f"{TOPLEVEL}.sv"),
     ]  # fmt: skip
+
+
+def lz4_options(folder: Path) -> list[str]:
+    """Verilator's FST writer wants liblz4, which few systems have for developers: then sim/lz4/lz4.h stands in."""
+    if Path("/usr/include/lz4.h").is_file():
+        return []
+    library = folder / "lz4"
+    library.mkdir(exist_ok=True)
+    (library / "liblz4.a").write_text("!<arch>\n")  # an empty archive
+    return ["-CFLAGS", f"-I{BUNDLE / 'sim' / 'lz4'}", "-LDFLAGS", f"-L{library}"]
 
 
 def require(tool: str, where: str) -> str:

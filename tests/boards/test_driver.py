@@ -21,6 +21,9 @@ PATH = asset("boards") / "zcu104" / "driver.py"
 BASE = 0x9_0000_0000
 OFFSET = {r.name: r.offset for r in isa.REGISTERS}
 HEIGHT, WIDTH, PATCH, CELLS, CLASSES = 4, 6, 2, 2, 3
+PORTS = 2
+RELOAD = "regenerate the bundle and reload the bitstream"
+UNITS = [{"name": "dispatcher", "bits": 4}, {"name": "array", "bits": 4}, {"name": "fetch", "bits": 8}]
 
 
 def load_driver() -> Any:
@@ -106,6 +109,11 @@ class Registers:
     def address(self, name: str) -> int:
         return self.words[OFFSET[name]] | self.words[OFFSET[name] + 4] << 32
 
+    def stripes(self, space: str) -> list[int]:
+        """The addresses of a space's stripes."""
+        base, stripe = self.address(f"{space}_base"), self.words[OFFSET[f"{space}_stripe"]]
+        return [base + m * stripe for m in range(PORTS)]
+
 
 def manifest(memory: bytes) -> dict[str, Any]:
     patches, columns = (HEIGHT // PATCH) * (WIDTH // PATCH), CLASSES * CELLS**2
@@ -120,20 +128,26 @@ def manifest(memory: bytes) -> dict[str, Any]:
     }
     depth = {**result, "columns": CELLS**2}
     traced = {"program_addr": 9, "num_instructions": 7, "output_bytes": 1024}
-    size = 16 + (patches + 1) * 32
+    size = 256  # whole lines of 16 + (patches + 1) * 32
     common = {"num_instructions": 5, "output_bytes": size, "cells": CELLS, "first_row": 1, "traced": traced}
+    semseg = {"name": "semseg", "classes": CLASSES, "readout": "class", "result": result, **common}
+    depth_task = {"name": "depth", "classes": 1, "readout": "value", "result": depth, **common}
     return {
-        "format": 1,
-        "machine": {"magic": isa.MAGIC, "isa_version": isa.ISA_VERSION, "design_hash": 0xABCD0123},
+        "format": 2,
+        "machine": {
+            "magic": isa.MAGIC, "isa_version": isa.ISA_VERSION, "design_hash": 0xABCD0123, "ports": PORTS,
+        },
         "registers": [{"name": n, "offset": o} for n, o in OFFSET.items()],
+        "unit_states": UNITS,
         "image": {
             "height": HEIGHT, "width": WIDTH, "channels": 3, "patch": PATCH, "pixel_offset": 128,
             "row_bytes": 16, "bytes": 16 * patches,
         },
         "memory": {"file": "data/memory.bin", "bytes": len(memory)},
         "tasks": [
-            {"name": "semseg", "program_addr": 3, "classes": CLASSES, "readout": "class", "result": result, **common},
-            {"name": "depth", "program_addr": 4, "classes": 1, "readout": "value", "result": depth, **common},
+            {**semseg, "width": "stored", "program_addr": 3},
+            {**semseg, "width": "slice4", "program_addr": 6},
+            {**depth_task, "width": "stored", "program_addr": 4},
         ],
         "files": [{"path": "data/memory.bin", "sha256": hashlib.sha256(memory).hexdigest()}],
     }  # fmt: skip
@@ -168,14 +182,21 @@ class Board:
         self.accelerator = driver.Accelerator(bundle, self.registers, self.memory.allocate, **options)
 
     def work(self, registers: Registers) -> int:
+        """Line i of a space is beat i of each of its stripes."""
         count = registers.words[OFFSET["num_instructions"]]
         self.runs.append((registers.words[OFFSET["program_addr"]], count))
         if count == 0:
             return 0
-        self.memory.at(registers.address("output_base"), self.answer.size)[:] = self.answer
-        self.input = self.memory.at(registers.address("input_base"), 96).copy()
-        self.image = self.memory.at(registers.address("memory_base"), 64).copy()
+        registers.words[OFFSET["fault"]], registers.words[OFFSET["unit_state"]] = 17, 0x2A03
+        for i, beat in enumerate(np.pad(self.answer, (0, -self.answer.size % (16 * PORTS))).reshape(-1, 16)):
+            self.memory.at(registers.stripes("output")[i % PORTS] + 16 * (i // PORTS), 16)[:] = beat
+        self.input = self.lines("input", 96)
+        self.image = self.lines("memory", 64)
         return self.status
+
+    def lines(self, space: str, size: int) -> Any:
+        addresses = [self.registers.stripes(space)[i % PORTS] + 16 * (i // PORTS) for i in range(size // 16)]
+        return np.concatenate([self.memory.at(address, 16) for address in addresses])
 
 
 def test_run_starts_the_program_with_every_buffer(bundle: Path) -> None:
@@ -184,7 +205,9 @@ def test_run_starts_the_program_with_every_buffer(bundle: Path) -> None:
     board.answer = np.concatenate([np.zeros(16, np.uint8), rows.view(np.uint8).reshape(-1)])
     result = board.accelerator.run(image(), "semseg")
     assert board.runs == [(0, 0), (3, 5)]  # the first run only refreshes the read-only registers
-    assert bytes(board.image) == bytes(range(64))
+    stripes = np.arange(64, dtype=np.uint8).reshape(PORTS, -1, 16)
+    assert bytes(board.image) == stripes.transpose(1, 0, 2).tobytes()  # the file is in DRAM form
+    assert board.registers.words[OFFSET["watchdog"]] == driver.WATCHDOG_CYCLES
     np.testing.assert_array_equal(result, rows[:, :12])
     assert result.dtype == np.int16
     assert board.accelerator.cycles == 1234
@@ -234,7 +257,7 @@ def test_predict_scales_a_task_with_one_channel(bundle: Path) -> None:
 
 
 def test_predict_takes_the_exponential_of_a_logarithm(bundle: Path) -> None:
-    edit(bundle, lambda data: data["tasks"][1].update(readout="log"))
+    edit(bundle, lambda data: data["tasks"][2].update(readout="log"))
     board = Board(bundle)
     rows = np.zeros((7, 16), dtype=np.int16)
     rows[1 + 5, :4] = [-1, 0, 1, 2]
@@ -263,24 +286,30 @@ def test_close_gives_every_buffer_back(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format=2), "manifest.json format must be 1, not 2; use the driver of the same bundle"),
+        (lambda d: d.update(format=1), "manifest.json format must be 2, not 1; use the driver of the same bundle"),
         (lambda d: d.pop("image"), "manifest.json 'image' must be of type dict, not nothing; regenerate the bundle"),
         (
             lambda d: d["image"].update(patch="8"),
             "manifest.json 'patch' must be of type int, not str; regenerate the bundle",
         ),
-        (lambda d: d["registers"].pop(), "manifest.json registers must include 'cycles'; regenerate the bundle"),
+        (lambda d: d["registers"].pop(), "manifest.json registers must include 'unit_state'; regenerate the bundle"),
         (
             lambda d: d["image"].update(patch=5),
             "image height and width must be multiples of patch, not 4x6/5; regenerate the bundle",
         ),
         (
             lambda d: d["image"].update(row_bytes=8),
-            "image bytes must be 6 rows of at least 12, not 96 with rows of 8; regenerate the bundle",
+            "image bytes must be whole lines of 32 for 6 rows of at least 12, not 96 with rows of 8;"
+            " regenerate the bundle",
+        ),
+        (
+            lambda d: d["image"].update(bytes=112),
+            "image bytes must be whole lines of 32 for 6 rows of at least 12, not 112 with rows of 16;"
+            " regenerate the bundle",
         ),
         (
             lambda d: d["memory"].update(bytes=80),
-            "data/memory.bin must have 80 bytes (whole 16-byte beats), not 64; copy the bundle again",
+            "data/memory.bin must have 80 bytes (whole 32-byte lines), not 64; copy the bundle again",
         ),
         (
             lambda d: d["files"][0].update(sha256="0" * 64),
@@ -342,25 +371,37 @@ def test_half_of_the_objects(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "text"),
+    ("status", "what", "remedy"),
     [
         (
             isa.Status.ILLEGAL_INSTRUCTION,
-            "the machine met an illegal instruction; regenerate the bundle and reload the bitstream",
+            "met an illegal instruction",
+            "regenerate the bundle and reload the bitstream",
         ),
-        (isa.Status.READ_ERROR, "the machine got an error response while reading memory; check the buffers' addresses"),
-        (
-            isa.Status.WRITE_ERROR,
-            "the machine got an error response while writing memory; check the output buffer's address",
-        ),
-        (9, "the machine reports the unknown status 9; reload the bitstream"),
+        (isa.Status.READ_ERROR, "got an error response while reading memory", "check the buffers' addresses"),
+        (isa.Status.WRITE_ERROR, "got an error response while writing memory", "check the output buffer's address"),
+        (isa.Status.HANG, "completed no instruction within the watchdog's cycles", "reload the bitstream"),
+        (9, "reports the unknown status 9", "reload the bitstream"),
     ],
 )
-def test_status(bundle: Path, status: int, text: str) -> None:
+def test_status(bundle: Path, status: int, what: str, remedy: str) -> None:
     board = Board(bundle, status=status)
     with pytest.raises(driver.DriverError) as error:
         board.accelerator.run(image(), "semseg")
-    assert (str(error.value), error.value.status) == (text, status)
+    units = "units not idle: dispatcher 3, fetch 42"
+    assert str(error.value) == f"the machine {what}, at instruction 17, {units}; {remedy}"
+    assert (error.value.status, error.value.fault) == (status, 17)
+    assert error.value.units == {"dispatcher": 3, "fetch": 42}
+
+
+def test_width_chooses_the_program(bundle: Path) -> None:
+    board = Board(bundle, watchdog=5)
+    board.accelerator.run(image(), "semseg", width="slice4")
+    assert board.runs[-1] == (6, 5)
+    assert board.registers.words[OFFSET["watchdog"]] == 5
+    text = r"^width of task depth must be one of stored, not 'slice4'; choose one of them$"
+    with pytest.raises(driver.DriverError, match=text):
+        board.accelerator.predict(image(), "depth", width="slice4")
 
 
 def test_timeout(bundle: Path) -> None:
