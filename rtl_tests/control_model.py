@@ -29,7 +29,8 @@ class InArray:
     landed: int = 0
     popped: bool = False
     begun: bool = False
-    norm_seen: bool = False
+    seen: int = 0
+    """Rows of the norm unit that it has read."""
     delay: int = 0
 
 
@@ -134,9 +135,7 @@ class Units:
     # ---- the array ----
 
     def _waits_for_norm(self, p: InArray) -> bool:
-        """Until it was once told that it may read all its rows of the norm unit's last instruction."""
-        p.norm_seen |= int(self.dut.array_may_read_o.value) >= p.fields["rows"]
-        return p.fields["source"] == RowSource.NORM and not p.norm_seen
+        return p.fields["source"] == RowSource.NORM and p.seen < p.fields["rows"]
 
     def _accept(self) -> None:
         """The pass that the rising edge before took: ready was set when it stood there."""
@@ -177,11 +176,8 @@ class Units:
 
     def _may_land(self, p: InArray) -> bool:
         row, source = p.landed, p.fields["source"]
-        if source == RowSource.NORM and not p.norm_seen:
-            may = int(self.dut.array_may_read_o.value)
-            before = self.final_rows[p.index - 1]
-            assert may <= before or before >= 1 << 20, f"instruction {p.index} may read {may} rows, {before} are final"
-            return may > row
+        if source == RowSource.NORM:
+            return p.seen > row
         if source == RowSource.PASS and self.program[p.index].opcode is Opcode.LINEAR:
             return self.final_rows[p.index - 1] > row
         return True
@@ -189,6 +185,7 @@ class Units:
     def _array(self) -> None:
         self._accept()
         self._read()
+        self._see()
         if not self.passes or not self._step():
             return
         p = self.passes[0]
@@ -196,6 +193,15 @@ class Units:
             p.delay -= 1
         elif p.popped and p.index != self.stuck and self._may_land(p):
             self._land(p)
+
+    def _see(self) -> None:
+        """The first pass that waits for the norm unit reads the next row when it may, in its turn among the passes."""
+        p = next((p for p in self.passes if self._waits_for_norm(p)), None)
+        if p is None or not self._step():
+            return
+        may, before = int(self.dut.array_may_read_o.value), self.final_rows[p.index - 1]
+        assert may <= before or before >= 1 << 20, f"instruction {p.index} may read {may} rows, {before} are final"
+        p.seen += may > p.seen
 
     def _read(self) -> None:
         """Pops blocks for the first pass that still needs some."""
