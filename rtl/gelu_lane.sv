@@ -16,13 +16,25 @@ module gelu_lane (
   localparam int unsigned Width = codesign_pkg::GeluDeltaTableWidth;
   localparam int unsigned DropBits = SegmentBits + codesign_pkg::GeluGuardBits;
   localparam int unsigned SumBits = Width + SegmentBits + 2;
+  localparam int unsigned Segments = 1 << IndexBits;
+
+  // Segments' left ends from table entry `first` on, a power of two apart: an index needs no multiplication.
+  function automatic logic [Segments*16-1:0] ends(input int unsigned first);
+    ends = '0;
+    for (int unsigned i = 0; i < Segments; i++) begin
+      ends[i*16 +: Width] = codesign_pkg::GeluDeltaTable[(first+i)*Width +: Width];
+    end
+  endfunction
+
+  localparam logic [Segments*16-1:0] LeftEnds = ends(0);
+  localparam logic [Segments*16-1:0] RightEnds = ends(1);
 
   logic signed [15:0]             u1_q, u2_q, u3_q, u4_q, u5_q, u6_q;
   logic [6:1]                     enable_q;
   logic [4:1]                     beyond_q;
   logic [15:0]                    magnitude;
   logic [DomainBits-1:0]          a_q;
-  logic [IndexBits:0]             index;
+  logic [IndexBits-1:0]           index;
   logic [Width-1:0]               left2_q, left3_q, right2_q;
   logic [Width:0]                 left4_q;
   logic signed [Width:0]          step_q;
@@ -35,7 +47,7 @@ module gelu_lane (
 
   always_comb begin
     magnitude = u_i[15] ? 16'd0 - u_i : u_i;  // 32768 for the smallest
-    index = {1'b0, a_q[DomainBits-1:SegmentBits]};
+    index = a_q[DomainBits-1:SegmentBits];
     step = (Width+3)'(step_q);
     twice = step <<< 1;
     sum = low_q + high_q;
@@ -46,8 +58,8 @@ module gelu_lane (
     a_q <= magnitude[DomainBits-1:0];
     beyond_q[1] <= |magnitude[15:DomainBits];
     // 2
-    left2_q <= codesign_pkg::GeluDeltaTable[32'(index)*Width +: Width];
-    right2_q <= codesign_pkg::GeluDeltaTable[(32'(index)+1)*Width +: Width];
+    left2_q <= LeftEnds[{index, 4'b0} +: Width];
+    right2_q <= RightEnds[{index, 4'b0} +: Width];
     fraction2_q <= a_q[SegmentBits-1:0];
     // 3
     step_q <= signed'({1'b0, right2_q}) - signed'({1'b0, left2_q});

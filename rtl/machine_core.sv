@@ -270,7 +270,7 @@ module machine_core (
     .b_req_o       (unified_b_req),
     .b_word_o      (unified_b_word),
     .b_granule_o   (unified_b_granule),
-    .b_gnt_i       (unified_b_req && !act_w_valid && !storing),
+    .b_gnt_i       (unified_b_req && (!act_w_valid || !act_a_ren) && !storing),
     .b_data_i      (act_b_data),
     .w_valid_o     (unified_w_valid),
     .w_word_o      (unified_w_word),

@@ -49,6 +49,7 @@ async def dense_formats_slices_and_extremes(dut: Any) -> None:
     bench.stalls(0)
     await dense(bench, 2, 100, 90, planes=2)
     await dense(bench, 12, 100, 90, planes=2, sliced=True)
+    await dense(bench, 1, 16, 14 * bench.size.pe, planes=2)  # records run far ahead of the post-processor
 
 
 @cocotb.test()

@@ -7,9 +7,10 @@ In: a bundle's folder and images. Out: `SimulationResult`. Only `toolchain.py` s
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference
 from codesign.engines.engine import Engine
-from codesign.engines.estimate import EstimateReport, estimate_bundle
-from codesign.engines.results import SimulationResult, TaskProfile, load_profiles, load_result
+from codesign.engines.estimate import EstimateReport, InstructionEstimate, TaskEstimate, estimate_bundle
+from codesign.engines.results import SimulationResult, TaskProfile, load_profiles, load_result, load_trace
 from codesign.engines.simulate import ENGINES, simulate
+from codesign.engines.timeline import Trace
 
 __all__ = [
     "ENGINES",
@@ -17,10 +18,14 @@ __all__ = [
     "Difference",
     "Engine",
     "EstimateReport",
+    "InstructionEstimate",
     "SimulationResult",
+    "TaskEstimate",
     "TaskProfile",
+    "Trace",
     "estimate_bundle",
     "load_profiles",
     "load_result",
+    "load_trace",
     "simulate",
 ]

@@ -81,6 +81,8 @@ class Output:
     buffer: bytes
     cycles: int | None = None
     profile: Profile | None = None
+    trace: str | None = None
+    """What every unit did when (`timeline.parse_trace` reads it), of the first run of each task."""
 
 
 def task_of(request: Request, index: int) -> Task:

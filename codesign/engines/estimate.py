@@ -33,6 +33,10 @@ class InstructionEstimate:
     memory: int
     fill: int
     stall: int
+    read_bytes: int
+    """Of the stream; of the experts only those with tokens,"""
+    skipped_bytes: int
+    """and those without."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +124,27 @@ def _task(bundle: Bundle, task: str, image: int, width: ExpertWidth) -> TaskEsti
     program = bundle.instructions(entry)
     tokens = expert_tokens(bundle, task, image, width)
     timed = estimate(program, size, supply, tokens)
+    moved = _bytes_read(bundle, program, tokens)
     rows = tuple(
-        InstructionEstimate(info.name, info.opcode, info.macs, t.cycles, t.compute, t.memory, t.fill, t.stall)
-        for info, t in zip(entry.instructions, timed.instructions, strict=True)
+        InstructionEstimate(info.name, info.opcode, info.macs, t.cycles, t.compute, t.memory, t.fill, t.stall, *bytes_)
+        for info, t, bytes_ in zip(entry.instructions, timed.instructions, moved, strict=True)
     )
-    read = _bytes_read(bundle, program, tokens)
+    read = sum(row.read_bytes for row in rows)
     return TaskEstimate(
         task, width, timed.cycles, entry.macs, entry.macs / size.macs, read / supply.bytes_per_cycle, rows
     )
 
 
-def _bytes_read(bundle: Bundle, program: tuple[Instruction, ...], tokens: tuple[tuple[int, ...], ...]) -> int:
-    """Bytes of the stream that the image needs."""
-    size, blocks, queues = bundle.size, 0, iter(tokens)
+def _bytes_read(
+    bundle: Bundle, program: tuple[Instruction, ...], tokens: tuple[tuple[int, ...], ...]
+) -> list[tuple[int, int]]:
+    """Bytes of the stream that the image needs for each instruction, and of experts that it does not need."""
+    size, queues, moved = bundle.size, iter(tokens), []
     for i in program:
+        blocks = [i.blocks, 0]
         if i.opcode is Opcode.EXPERTS:
-            blocks += sum(i.blocks_of(e, size.record_blocks) for e, count in enumerate(next(queues)) if count)
-        else:
-            blocks += i.blocks
-    return blocks * size.block_bytes
+            blocks = [0, 0]
+            for e, count in enumerate(next(queues)):
+                blocks[count == 0] += i.blocks_of(e, size.record_blocks)
+        moved.append((blocks[0] * size.block_bytes, blocks[1] * size.block_bytes))
+    return moved

@@ -21,16 +21,15 @@ from codesign.engines.engine import Progress
 from codesign.engines.resources_netlist import Summary
 from codesign.engines.resources_paths import Timing, timing
 from codesign.engines.resources_primitives import Kind, primitive
-from codesign.engines.resources_units import Unit, cut, split
+from codesign.engines.resources_units import LIMIT_BITS, Unit, cut, split
 from codesign.engines.resources_yosys import cache_folder, elaborate, map_units, version
 from codesign.errors import InputError
-from codesign.schedule import load_board
+from codesign.schedule import Board, load_board
 from codesign.schedule.board import Resources
 
 TOP = "codesign_top"
 LEVELS = 8
 """Paths of more LUT levels are flagged: a LUT and its wiring take about 0.4 ns, and 300 MHz leaves 3.3 ns."""
-_JOBS = 2
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,21 @@ def _silent(done: int, total: int) -> None:
     """The progress callback of somebody who does not watch."""
 
 
-def resources(bundle: Bundle, progress: Progress = _silent, jobs: int = _JOBS) -> ResourceReport:
+@dataclass(frozen=True)
+class Synthesis:
+    """Where a synthesis works and how it divides the design."""
+
+    work: Path
+    """A folder for files in between."""
+    cache: Path
+    """A folder for what need not be done again."""
+    jobs: int = 2
+    """Processes side by side."""
+    limit_bits: int = LIMIT_BITS
+    """`resources_units.cut`."""
+
+
+def resources(bundle: Bundle, progress: Progress = _silent, jobs: int = 2) -> ResourceReport:
     """Synthesise the bundle's RTL and hold it against the board.
 
     `progress` is told how many modules are done, of how many. Raises InputError when Yosys is missing or refuses the
@@ -188,31 +201,20 @@ def resources(bundle: Bundle, progress: Progress = _silent, jobs: int = _JOBS) -
     try:
         build.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="resources-", dir=build) as folder:
-            return measure(
-                bundle.path / "rtl", TOP, board.name, board.resources, Path(folder), cache_folder(), progress, jobs
-            )
+            return measure(bundle.path / "rtl", TOP, board, Synthesis(Path(folder), cache_folder(), jobs), progress)
     except OSError as error:
         raise InputError(f"bundle {bundle.path} must be writable and have room: {error.strerror}; copy it") from None
 
 
-def measure(
-    rtl: Path,
-    top: str,
-    board: str,
-    available: Resources,
-    work: Path,
-    cache: Path,
-    progress: Progress = _silent,
-    jobs: int = _JOBS,
-) -> ResourceReport:
-    """Synthesise module `top` of the RTL in folder `rtl` (files by `sources.f`), with files in `work` meanwhile."""
+def measure(rtl: Path, top: str, board: Board, how: Synthesis, progress: Progress = _silent) -> ResourceReport:
+    """Synthesise module `top` of the RTL in folder `rtl` (files by its `sources.f`). Raises as `resources`."""
     started = time.monotonic()
     release = version()
-    units = cut(split(elaborate(rtl, top, work)), f"\\{top}")
-    summaries = map_units(units, work, cache, jobs, progress)
+    units = cut(split(elaborate(rtl, top, how.work, how.cache)), f"\\{top}", how.limit_bits)
+    summaries = map_units(units, how.work, how.cache, how.jobs, progress)
     modules = _modules(units, summaries)
     total = sum((one.use * one.instances for one in modules), Use())
-    return ResourceReport(board, available, total, modules, release, time.monotonic() - started)
+    return ResourceReport(board.name, board.resources, total, modules, release, time.monotonic() - started)
 
 
 def _modules(units: Sequence[Unit], summaries: Sequence[Summary]) -> tuple[ModuleUse, ...]:

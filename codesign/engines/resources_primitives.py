@@ -4,8 +4,8 @@
 Depth is counted in LUT levels. A LUT is one; a carry chain is one from wherever a signal enters it, however long;
 MUXF7 to MUXF9 are in the slice of the LUTs they join and cost nothing, but one through their select pin; LUTRAM and
 SRL are one level from the address, and one after the clock. A RAM block without its output register answers as late as
-two levels, a DSP's multiplier counts three and its adder two wherever no register separates them (AMD DS925: a DSP48E2
-without M register still reaches 544 MHz in speed grade -2, 1.8 ns, where a LUT with its wiring takes about 0.4 ns).
+two levels; a DSP's multiplier counts three and its adder two wherever no register separates them. The last three are
+our assumption, with a level of about 0.4 ns in mind.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from codesign.errors import InputError
 
 UNIT = "unit"
 """The name of a unit's own module in its text."""
-_LIMIT_BITS = 16_000
+LIMIT_BITS = 16_000
 """Bits of operators (below) up to which submodules are taken into a unit: a few seconds of synthesis."""
 _SLACK = 1.25
 """A module that is larger by itself takes in that much."""
@@ -113,14 +113,17 @@ def _cell_bits(cell: tuple[str, str]) -> int:
     return max([*widths.values(), 1]) * max(words, 1)
 
 
-def cut(modules: Mapping[str, Module], top: str) -> tuple[Unit, ...]:
-    """The units of the design below module `top`, every black box before the unit that holds it."""
+def cut(modules: Mapping[str, Module], top: str, limit_bits: int = LIMIT_BITS) -> tuple[Unit, ...]:
+    """The units of the design below module `top`, every black box before the unit that holds it.
+
+    A unit takes in submodules, the smallest first, up to `limit_bits` bits of operators.
+    """
     sizes: dict[str, int] = {}
     inside: dict[str, tuple[str, ...]] = {}
     for name in _children_first(modules, top):
         module = modules[name]
         size, taken = module.bits, []
-        budget = max(_LIMIT_BITS, int(_SLACK * module.bits))
+        budget = max(limit_bits, int(_SLACK * module.bits))
         for child, count in sorted(module.children, key=lambda one: (one[1] * sizes[one[0]], one[0])):
             if size + count * sizes[child] <= budget and not _boxes(modules, inside, child):
                 size += count * sizes[child]

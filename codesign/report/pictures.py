@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+from colorsys import hsv_to_rgb
 from html import escape
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from codesign.report.measure import Measurement, Prediction
+from codesign.train.digitscenes import NUM_CLASSES
 from codesign.train.pictures import colour_classes, colour_depth
 
 SAMPLES = 4
@@ -52,7 +54,16 @@ def _truth(measured: Measurement, one: Prediction, index: int) -> U8 | None:
 
 
 def _colour(one: Prediction, values: npt.NDArray[np.float64]) -> U8:
-    return colour_classes(values.astype(np.uint8)) if one.output.classes > 1 else colour_depth(values)
+    if one.output.classes == 1:
+        return colour_depth(values)
+    classes = values.astype(np.uint8)
+    return colour_classes(classes) if one.output.classes <= NUM_CLASSES else _hues(one.output.classes)[classes]
+
+
+def _hues(classes: int) -> U8:
+    """Colours for a data set that brings none: hues a golden section apart, class 0 dark."""
+    hues = (hsv_to_rgb(0.618034 * n % 1.0, 0.65, 0.7 + 0.1 * (n % 3)) for n in range(1, classes))
+    return (np.asarray([(0.15, 0.15, 0.18), *hues]) * 255).round().astype(np.uint8)
 
 
 def _picture(pixels: U8, label: str) -> str:

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
 
 import numpy as np
 
-from codesign.emit.manifest import Task
-from codesign.engines import Bundle, Engine, SimulationResult, TaskProfile
+from codesign.engines import Bundle, Engine, InstructionEstimate, SimulationResult
 from codesign.report import svg
-from codesign.report.measure import ExpertLoad, Measurement
+from codesign.report.frame import Frame
+from codesign.report.measure import Measurement
+from codesign.report.parts import COLOURS, SAVED, missing, opcode_legend, section, short, size, table
 from codesign.report.pictures import samples
 from codesign.report.training import Scores, Training
 from codesign.schedule.isa import INSTRUCTION_BITS, Opcode
+
+_BYTES = INSTRUCTION_BITS // 8
 
 Verdicts = Sequence[tuple[Engine, SimulationResult | None]]
 
@@ -27,40 +29,6 @@ WHAT: Mapping[Engine, str] = MappingProxyType(
         Engine.RTLSIM: "SystemVerilog, cycle by cycle, against the reference",
     }
 )
-
-# Paul Tol's bright scheme: distinguishable with any colour vision.
-COLOURS: Mapping[Opcode, str] = MappingProxyType(
-    {
-        Opcode.LINEAR: "#4477aa",
-        Opcode.ATTENTION: "#ee6677",
-        Opcode.EXPERTS: "#228833",
-        Opcode.NORM: "#ccbb44",
-        Opcode.ROUTE: "#aa3377",
-        Opcode.LOAD: "#66ccee",
-        Opcode.STORE: "#99a1ab",
-    }
-)
-SAVED = "#dfe4ea"
-
-
-def section(title: str, lead: str, body: str) -> str:
-    """A box with a heading and a sentence that says what one sees."""
-    return f"<section><h2>{escape(title)}</h2><p>{escape(lead)}</p>{body}</section>"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    cells = "".join(f"<th{' class=n' if i else ''}>{escape(cell)}</th>" for i, cell in enumerate(head))
-    body = "".join(
-        "<tr>" + "".join(f"<td{' class=n' if i else ''}>{escape(cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{cells}</tr>{body}</table>"
-
-
-def missing(text: str) -> str:
-    """A remark in place of a figure that nobody has measured yet."""
-    return f'<div class="missing">{escape(text)}</div>'
 
 
 def cards(verdicts: Verdicts, clock_mhz: float) -> str:
@@ -113,60 +81,6 @@ def predictions(measured: Measurement) -> str:
     return section("Predictions", lead, samples(measured))
 
 
-def _legend(opcodes: Sequence[Opcode]) -> str:
-    items = "".join(f'<span><i style="background:{COLOURS[o]}"></i>{o.name}</span>' for o in opcodes)
-    return f'<div class="legend">{items}</div>'
-
-
-def cycles(bundle: Bundle, profiles: Sequence[TaskProfile]) -> str:
-    """Where the clock cycles of an image go: a timeline of macro-instructions and a sum per opcode."""
-    lead = (
-        "Mean over the images of the last RTL simulation, from the end of one macro-instruction to the end of the next."
-    )
-    if not profiles:
-        return section("Clock cycles", lead, missing("No RTL simulation yet: codesign simulate --engine rtlsim."))
-    body = _legend(tuple(COLOURS))
-    for profile in profiles:
-        task = bundle.task(profile.task)
-        total = sum(profile.instruction_cycles)
-        segments = [
-            svg.Segment(f"{info.opcode} {info.name}", round(spent), COLOURS[Opcode[info.opcode]])
-            for info, spent in zip(task.instructions, profile.instruction_cycles, strict=True)
-        ]
-        body += f"<h3>{escape(task.name)}: {total:,.0f} cycles in {task.num_instructions} macro-instructions</h3>"
-        body += svg.timeline(segments, f"cycles of {task.name}")
-        body += _per_opcode(task, profile, bundle.peak_macs_per_cycle)
-    return section("Clock cycles", lead, body)
-
-
-def _per_opcode(task: Task, profile: TaskProfile, peak: int) -> str:
-    spent = dict.fromkeys(Opcode, 0.0)
-    macs, count = dict.fromkeys(Opcode, 0), dict.fromkeys(Opcode, 0)
-    for info, used in zip(task.instructions, profile.instruction_cycles, strict=True):
-        opcode = Opcode[info.opcode]
-        spent[opcode] += used
-        macs[opcode] += info.macs
-        count[opcode] += 1
-    total = sum(spent.values())
-    rows = []
-    for opcode in sorted(spent, key=lambda o: -spent[o]):
-        if count[opcode]:
-            busy = f"{macs[opcode] / (spent[opcode] * peak):.1%}" if macs[opcode] and spent[opcode] else "–"
-            share = f"{spent[opcode] / total:.1%}"
-            rows.append((opcode.name, str(count[opcode]), f"{spent[opcode]:,.0f}", share, f"{macs[opcode]:,}", busy))
-    rows.append(
-        (
-            "all",
-            str(sum(count.values())),
-            f"{total:,.0f}",
-            "100.0%",
-            f"{task.macs:,}",
-            f"{task.macs / (total * peak):.1%}",
-        )
-    )
-    return table(("opcode", "instructions", "cycles", "share", "MACs", "array busy"), rows)
-
-
 def experts(measured: Measurement) -> str:
     """How many tokens each expert receives, by task and layer."""
     lead = f"Tokens per expert and image, mean over {len(measured.images)} images. Every task has its own gates."
@@ -177,66 +91,37 @@ def experts(measured: Measurement) -> str:
         columns = [str(e) for e in range(values.shape[1])]
         empty = np.mean([(load.tokens == 0).mean() for load in loads])
         body += f"<h3>{escape(task)}: {empty:.1%} of the experts are empty and never loaded</h3>"
-        body += svg.heatmap(values, [_short(load.layer) for load in loads], columns, f"expert load of {task}")
+        body += svg.heatmap(values, [short(load.layer) for load in loads], columns, f"expert load of {task}")
     return section("Expert load", lead, body or missing("The model has no experts."))
 
 
-def _short(name: str) -> str:
-    """The block a name belongs to: `semseg.block1.router` -> `block1`; other names stay."""
-    return next((part for part in name.split(".") if part.startswith("block")), name)
-
-
-def traffic(bundle: Bundle, measured: Measurement, profiles: Sequence[TaskProfile]) -> str:
+def traffic(frames: Sequence[Frame]) -> str:
     """Bytes read from DRAM per image: program, input, and every block of the model."""
-    lead = "Bytes over the memory ports per image. Experts without tokens are never read: grey is what that saved."
-    body = _legend((Opcode.LOAD, Opcode.LINEAR, Opcode.NORM, Opcode.ROUTE, Opcode.EXPERTS))
-    for task in bundle.manifest.tasks:
-        loads = [load for load in measured.loads if load.task == task.name]
-        parts = _traffic(task, loads)
-        total = sum(part.read for part in parts)
-        seen = next((p for p in profiles if p.task == task.name), None)
-        note = "" if seen is None else f"; simulated: {_size(seen.read_bytes)} in, {_size(seen.written_bytes)} out"
-        body += f"<h3>{escape(task.name)}: {_size(total)} in, {_size(task.output_bytes)} out{note}</h3>"
-        groups = dict.fromkeys(part.group for part in parts)
-        rows = [_traffic_bar(group, [part for part in parts if part.group == group]) for group in groups]
-        body += svg.bars(rows, f"memory traffic of {task.name}")
+    lead = (
+        "Bytes over the memory ports for the bundle's first image. Experts without tokens are never read: grey is what "
+        "that saved."
+    )
+    body = opcode_legend((Opcode.LOAD, Opcode.LINEAR, Opcode.NORM, Opcode.ROUTE, Opcode.EXPERTS))
+    for one in frames:
+        task, seen = one.task, one.profile
+        program = InstructionEstimate("program", "STORE", 0, 0, 0, 0, 0, 0, task.num_instructions * _BYTES, 0)
+        rows = (program, *one.estimate.instructions)
+        note = "" if seen is None else f"; simulated: {size(seen.read_bytes)} in, {size(seen.written_bytes)} out"
+        total = sum(row.read_bytes for row in rows)
+        body += f"<h3>{escape(task.name)}: {size(total)} in, {size(task.output_bytes)} out{note}</h3>"
+        groups: dict[str, list[InstructionEstimate]] = {}
+        for row in rows:
+            if row.read_bytes:
+                groups.setdefault(short(row.name), []).append(row)
+        body += svg.bars([_traffic_bar(*group) for group in groups.items()], f"memory traffic of {task.name}")
     return section("Memory traffic", lead, body)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Bytes an instruction reads, and would have read had no expert been empty."""
-
-    group: str
-    opcode: Opcode
-    read: float
-    saved: float = 0.0
-
-
-def _traffic(task: Task, loads: Sequence[ExpertLoad]) -> list[_Part]:
-    parts, mixtures = [_Part("program", Opcode.STORE, task.num_instructions * INSTRUCTION_BITS / 8)], iter(loads)
-    for info in task.instructions:
-        opcode = Opcode[info.opcode]
-        if opcode is Opcode.EXPERTS:
-            load = next(mixtures)
-            filled = float((load.tokens > 0).sum(axis=1).mean())
-            empty = load.tokens.shape[1] - filled
-            parts.append(_Part(_short(info.name), opcode, filled * info.read_bytes, empty * info.read_bytes))
-        elif info.read_bytes:
-            parts.append(_Part(_short(info.name), opcode, float(info.read_bytes)))
-    return parts
-
-
-def _traffic_bar(group: str, parts: Sequence[_Part]) -> svg.Bar:
-    read, saved = sum(part.read for part in parts), sum(part.saved for part in parts)
-    pieces = [(sum(p.read for p in parts if p.opcode is opcode), COLOURS[opcode]) for opcode in COLOURS]
-    note = _size(read) + (f", {_size(saved)} saved" if saved else "")
-    return svg.Bar(group, (*pieces, (saved, SAVED)), note, f"{group}: {note}")
-
-
-def _size(count: float) -> str:
-    """Bytes for a person."""
-    return f"{count / 1024:,.1f} KiB" if count >= 1024 else f"{count:,.0f} B"
+def _traffic_bar(group: str, rows: Sequence[InstructionEstimate]) -> svg.Bar:
+    read, saved = sum(row.read_bytes for row in rows), sum(row.skipped_bytes for row in rows)
+    pieces = [(float(sum(r.read_bytes for r in rows if r.opcode == o.name)), COLOURS[o]) for o in COLOURS]
+    note = size(read) + (f", {size(saved)} saved" if saved else "")
+    return svg.Bar(group, (*pieces, (float(saved), SAVED)), note, f"{group}: {note}")
 
 
 def machine(bundle: Bundle) -> str:
@@ -247,10 +132,10 @@ def machine(bundle: Bundle) -> str:
             "MAC array",
             f"{m.simd} columns × {m.pe} rows, {m.simd * m.pe} MACs per cycle, {m.acc_bits}-bit sums",
         ),
-        ("activation memory", f"{m.act_words:,} words of {m.simd} int8 ({_size(m.act_words * m.simd)})"),
-        ("residual memory", f"{m.res_words:,} words of {m.pe} int16 ({_size(m.res_words * m.pe * 2)})"),
+        ("activation memory", f"{m.act_words:,} words of {m.simd} int8 ({size(m.act_words * m.simd)})"),
+        ("residual memory", f"{m.res_words:,} words of {m.pe} int16 ({size(m.res_words * m.pe * 2)})"),
         ("tokens, experts", f"at most {m.max_rows} and {m.max_experts}"),
-        ("memory image", f"{_size(bundle.manifest.memory.bytes)}: weights, constants, programs"),
+        ("memory image", f"{size(bundle.manifest.memory.bytes)}: weights, constants, programs"),
     )
     body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return section("Machine", "The sizes this bundle was generated with.", f"<table>{body}</table>")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 FONT = 12
+Values = npt.NDArray[np.float64]
 _ROW = 20
 _BAR = 13
 _LABEL = 190
@@ -28,10 +30,72 @@ class Bar:
     title: str
 
 
-def text(x: float, y: float, content: str, anchor: str = "start", css: str = "") -> str:
-    """A line of text whose baseline is at y."""
+def text(x: float, y: float, content: str, anchor: str = "start", css: str = "", angle: float = 0.0) -> str:
+    """A line of text whose baseline is at y; `angle`: degrees it is turned clockwise around (x, y)."""
     kind = f' class="{css}"' if css else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(content)}</text>'
+    turn = f' transform="rotate({angle:.1f} {x:.1f} {y:.1f})"' if angle else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}{turn}>{escape(content)}</text>'
+
+
+def line(start: tuple[float, float], end: tuple[float, float], colour: str, width: float = 1.0, dash: str = "") -> str:
+    """A straight line."""
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    ends = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"{dashes}/>'
+
+
+def marker(x: float, y: float, radius: float, sides: int, colour: str, title: str, hollow: bool = False) -> str:
+    """A circle (`sides` 0) or a polygon with a corner at the right, with a tooltip."""
+    fill, edge = ("#ffffff", colour) if hollow else (colour, "#ffffff")
+    paint = f'fill="{fill}" stroke="{edge}" stroke-width="1.5"><title>{escape(title)}</title>'
+    if not sides:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {paint}</circle>'
+    angles = np.arange(sides) * 2 * np.pi / sides
+    corners = " ".join(f"{x + radius * np.cos(a):.1f},{y + radius * np.sin(a):.1f}" for a in angles)
+    return f'<polygon points="{corners}" {paint}</polygon>'
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of the picture: left, top, width, height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def holds(self, other: Box) -> bool:
+        """The other lies inside."""
+        across = self.x <= other.x and other.x + other.width <= self.x + self.width
+        return across and self.y <= other.y and other.y + other.height <= self.y + self.height
+
+    def touches(self, other: Box) -> bool:
+        """They have a point in common."""
+        apart = self.x > other.x + other.width or other.x > self.x + self.width
+        return not (apart or self.y > other.y + other.height or other.y > self.y + self.height)
+
+
+def area(box: Box, low: Values, high: Values, colour: str, title: str) -> str:
+    """The area between two step functions, 0..1 over the height of `box`, with steps of equal width."""
+    xs = box.x + box.width * np.arange(len(low) + 1) / max(len(low), 1)
+    path = "".join(_steps(box, xs, low, high, first, last) for first, last in _stretches(high > low))
+    return f'<path d="{path}" fill="{colour}"><title>{escape(title)}</title></path>' if path else ""
+
+
+def _steps(box: Box, xs: Values, low: Values, high: Values, first: int, last: int) -> str:
+    """A closed path around the steps `first` .. `last` - 1."""
+    tops, bottoms = (box.y + box.height * (1 - np.clip(side, 0, 1)) for side in (high, low))
+    points = [f"M{xs[first]:.1f} {bottoms[first]:.1f}"]
+    for sides, order, end in ((tops, range(first, last), 1), (bottoms, range(last - 1, first - 1, -1), 0)):
+        for level, steps in itertools.groupby(order, key=lambda step: f"{sides[step]:.1f}"):
+            points.append(f"V{level}H{xs[list(steps)[-1] + end]:.1f}")
+    return "".join(points) + "Z"
+
+
+def _stretches(where: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Runs of True, (first, last + 1)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 def rectangle(x: float, y: float, width: float, height: float, colour: str, title: str) -> str:
@@ -80,7 +144,7 @@ def timeline(segments: Sequence[Segment], label: str) -> str:
         title = f"{one.label}: {one.length:,} cycles ({one.length / total:.1%})"
         body.append(rectangle(x, 0, max(width - 0.6, 0.4), height, one.colour, title))
         x += width
-    step = _round_step(total / 8)
+    step = round_step(total / 8)
     for tick in range(0, total + 1, step):
         at = tick * scale
         anchor = "start" if tick == 0 else "end" if at > _WIDTH - 30 else "middle"
@@ -89,7 +153,7 @@ def timeline(segments: Sequence[Segment], label: str) -> str:
     return frame(_WIDTH, height + 24, body, label)
 
 
-def _round_step(rough: float) -> int:
+def round_step(rough: float) -> int:
     """1, 2 or 5 times a power of ten, at least `rough`."""
     power = 10.0 ** np.floor(np.log10(max(rough, 1.0)))
     return int(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough))

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import PLANES, SLICE_BITS, Instruction, Opcode, Unit, Width
+from codesign.schedule.isa import PLANES, SLICE_BITS, Instruction, Opcode, Post, Unit, Width
 from codesign.schedule.stream import ceil_div
 
 Times = npt.NDArray[np.int64]
@@ -54,6 +55,28 @@ class Supply:
 
     bytes_per_cycle: float
     latency: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the multipliers that separate units have, each for its own work; one unit does all with all of them."""
+
+    dense: float = 1.0
+    experts: float = 1.0
+    attention: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What a machine without some of this one's ideas would do (`codesign.schedule.switches`); by default, nothing."""
+
+    softmax_passes: int = 0
+    """Passes over a head's scores, `simd` lanes a cycle, that the array waits for before the weighted sum."""
+    gelu_pass: bool = False
+    """GELU is a pass over the hidden activations, `pe` lanes a cycle, that the array waits for."""
+    row_loads: bool = False
+    """A weight tile loads one row a cycle instead of one bit plane."""
+    shares: Shares = Shares()
 
 
 @dataclass(frozen=True)
@@ -118,11 +141,16 @@ class _Pass:
     n_tiles: int
     k_words: int
     blocks: int
-    """Blocks of a weight tile; 0: `load` cycles from ACT instead."""
+    """Blocks of a weight tile; 0: it comes from ACT."""
     load: int
+    """Cycles that loading a tile takes at least."""
     waits_for_pass: bool = False
-    not_before: bool = False
-    """Its blocks are requested only when the instruction is dispatched."""
+    not_before: float = 0.0
+    """When its blocks may be requested."""
+    share: float = 1.0
+    """Of the multipliers."""
+    ones: int = 0
+    """Planes that the machine appends to a tile's blocks: they take a cycle to load, but do not come from memory."""
 
 
 @dataclass
@@ -130,6 +158,7 @@ class _Machine:
     size: MachineSize
     stream: _Stream
     lat: Latencies
+    lacking: Lacking
     slot: int = 0
     """First cycle in which the array can issue."""
     shadow: int = 0
@@ -152,11 +181,12 @@ def estimate(
     supply: Supply,
     tokens: Sequence[Sequence[int]],
     latencies: Latencies = Latencies(),
+    lacking: Lacking = Lacking(),
 ) -> ProgramTime:
     """Cycles of a Program. `tokens[i]`: tokens of each expert in the i-th EXPERTS instruction."""
     lines = len(program) * 64 / size.line_bytes
     begin = int(latencies.start + supply.latency + lines * size.line_bytes / supply.bytes_per_cycle)
-    machine = _Machine(size, _Stream(size, supply, float(begin)), latencies, begin, begin, begin)
+    machine = _Machine(size, _Stream(size, supply, float(begin)), latencies, lacking, begin, begin, begin)
     queues = iter(tokens)
     times = []
     for instruction in program:
@@ -189,11 +219,28 @@ def _run(m: _Machine, i: Instruction, queues: object) -> int:
         return _attention(m, i)
     if i.opcode is Opcode.EXPERTS:
         return _experts(m, i, next(queues))  # type: ignore[call-overload]
-    end = _pass(m, _Pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], 0), first_waits=bool(i.chain))
+    share = m.lacking.shares.dense
+    dense = _Pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], _row_load(m), share=share)
+    end = _pass(m, dense, first_waits=bool(i.chain))
+    if i.opcode is Opcode.LINEAR and i.post is Post.GELU:
+        end = _gelu(m, i.rows, i.n_tiles)
     if i.opcode is Opcode.ROUTE:
         m.rows = np.zeros(0, dtype=np.int64)
         return max(end, int(end - i.rows + i.rows * max(1, m.lat.route_cycles * i.top_k))) + m.lat.route
     return end
+
+
+def _row_load(m: _Machine) -> int:
+    """Cycles that a weight tile takes to load where it is not loaded by planes."""
+    return m.size.pe if m.lacking.row_loads else 0
+
+
+def _gelu(m: _Machine, rows: int, n_tiles: int) -> int:
+    """The end of a pass of its own, if GELU is one."""
+    if m.lacking.gelu_pass:
+        m.slot = max(m.slot, int(m.rows[-1])) + rows * n_tiles
+        m.rows = np.full(rows, m.slot, dtype=np.int64)
+    return int(m.rows[-1])
 
 
 def _load(m: _Machine, i: Instruction, start: int) -> int:
@@ -230,27 +277,35 @@ def _attention(m: _Machine, i: Instruction) -> int:
         first, last = head * i.dim, (head + 1) * i.dim
         columns = last - first // 16 * 16
         windows, groups = ceil_div(columns, m.size.simd), ceil_div(columns, m.size.pe)
-        _pass(m, _Pass(i.rows, ceil_div(i.keys, m.size.pe), windows, 0, m.size.pe), first_waits=False)
-        mix = _Pass(i.rows, groups, ceil_div(i.keys, m.size.simd), 0, m.size.simd, waits_for_pass=True)
+        share, key_words = m.lacking.shares.attention, ceil_div(i.keys, m.size.simd)
+        _pass(m, _Pass(i.rows, ceil_div(i.keys, m.size.pe), windows, 0, m.size.pe, share=share), first_waits=False)
+        if m.lacking.softmax_passes:
+            m.slot = max(m.slot, int(m.rows[-1])) + m.lacking.softmax_passes * i.rows * key_words
+            m.rows = np.full(i.rows, m.slot, dtype=np.int64)
+        mix = _Pass(i.rows, groups, key_words, 0, m.size.simd, waits_for_pass=True, share=share)
         end = _pass(m, mix, first_waits=True)
     return end
 
 
 def _experts(m: _Machine, i: Instruction, tokens: Sequence[int]) -> int:
     """Two passes an expert with tokens; the first `ahead` are on chip early, whether or not they have any."""
-    end = m.slot
+    end = dispatched = m.slot
     for e, count in enumerate(tokens):
         code = i.width_of(e)
-        planes = PLANES[i.weight_format] if code is Width.STORED else SLICE_BITS[code] + 1
-        late = e >= i.ahead
+        planes, ones = (PLANES[i.weight_format], 0) if code is Width.STORED else (SLICE_BITS[code], 1)
+        late = float(dispatched) if e >= i.ahead else 0.0
         if count == 0:
-            if not late:
+            if e < i.ahead:
                 blocks = m.size.dense_blocks(i.n_tiles, i.k_words, planes)
                 blocks += m.size.dense_blocks(i.n_tiles2, i.k_words2, planes)
                 m.shadow = m.stream.pop(blocks, m.shadow)
             continue
-        _pass(m, _Pass(count, i.n_tiles, i.k_words, planes, 0, not_before=late), first_waits=False)
-        end = _pass(m, _Pass(count, i.n_tiles2, i.k_words2, planes, 0, not_before=late), first_waits=True)
+        share, load = m.lacking.shares.experts, _row_load(m)
+        first = _Pass(count, i.n_tiles, i.k_words, planes, load, not_before=late, share=share, ones=ones)
+        _pass(m, first, first_waits=False)
+        _gelu(m, count, i.n_tiles)
+        second = _Pass(count, i.n_tiles2, i.k_words2, planes, load, not_before=late, share=share, ones=ones)
+        end = _pass(m, second, first_waits=True)
     return end
 
 
@@ -258,21 +313,22 @@ def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
     """Issues one pass; the cycle in which its last row is readable."""
     ready = m.rows if first_waits and len(m.rows) == p.rows else None
     slots = np.zeros(0, dtype=np.int64)
-    steps = np.arange(p.rows, dtype=np.int64)
-    length = max(p.rows, m.lat.min_slots)
-    opened = m.shadow if p.not_before else 0.0
+    steps = (np.arange(p.rows) / p.share).astype(np.int64)
+    work = ceil(p.rows / p.share)
+    length = max(work, m.lat.min_slots)
     for tile in range(p.n_tiles * p.k_words):
         blocks = p.blocks + (m.size.record_blocks if p.blocks and tile % p.k_words == 0 else 0)
-        unhindered = m.shadow + p.load + blocks
-        loaded = m.stream.pop(blocks, m.shadow, opened) if blocks else unhindered
+        load = max(p.load, blocks + p.ones)
+        unhindered = m.shadow + load
+        loaded = max(m.stream.pop(blocks, m.shadow, p.not_before) + p.ones, unhindered) if blocks else unhindered
         begin = max(m.slot, loaded + m.lat.first_slot)
         m.memory += min(begin - m.slot, loaded - unhindered)
-        m.stall += max(0, min(begin - m.slot - (loaded - unhindered), blocks + p.load)) if tile else 0
+        m.stall += max(0, min(begin - m.slot - (loaded - unhindered), load)) if tile else 0
         slots = begin + steps
         if tile == 0 and ready is not None:
             slots = np.maximum.accumulate(np.maximum(ready, begin) - steps) + steps
-        m.compute += p.rows
-        m.stall += length - p.rows
+        m.compute += work
+        m.stall += length - work
         m.slot = max(int(slots[-1]) + 1, int(slots[0]) + length)
         m.shadow = int(slots[0]) + m.lat.load_gap
     m.rows = slots + m.lat.dense

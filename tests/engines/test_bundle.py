@@ -16,7 +16,7 @@ from codesign.errors import InputError
 def test_load(bundle: Path) -> None:
     loaded = Bundle.load(bundle)
     assert loaded.graph.tasks == ("semseg", "depth")
-    assert loaded.peak_macs_per_cycle == 16 * 8
+    assert loaded.peak_macs_per_cycle == 16 * 16
     assert len(loaded.golden("depth")) == len(loaded.images) == 3
 
 

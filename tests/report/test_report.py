@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from codesign.emit.bundle import BundleSource, patches, write_bundle
-from codesign.engines import Bundle, Engine, simulate
+from codesign.engines import Bundle, Engine, SimulationResult, simulate
 from codesign.errors import InputError
 from codesign.reference import run_task
 from codesign.report import report
+from codesign.report.frame import kinds, read_frames
 from codesign.report.measure import measure, to_map
+from codesign.report.roofline import roofs_of, whole_frame
 from codesign.schedule import ArrayShape, Options, load_board, plan
 from codesign.spec import Readout
 from codesign.train import metrics
@@ -149,9 +152,17 @@ def test_verdicts(copy: Path) -> None:
     assert "depth[0, 0] must be" in text
 
 
-def test_cycles_and_traffic_of_a_real_run(bundle: Path, copy: Path) -> None:
-    take_build(bundle, Engine.RTLSIM, copy)
-    result = simulate(copy, Engine.RTLSIM)
+@pytest.fixture(scope="module")
+def simulated(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulationResult]:
+    """A copy of the bundle whose RTL was simulated on all its images."""
+    folder = tmp_path_factory.mktemp("simulated") / "bundle"
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("build", "results", "report.html"))
+    take_build(bundle, Engine.RTLSIM, folder)
+    return folder, simulate(folder, Engine.RTLSIM)
+
+
+def test_cycles_and_traffic_of_a_real_run(simulated: tuple[Path, SimulationResult]) -> None:
+    copy, result = simulated
     text = " ".join(read(report(copy)).content)
     assert result.cycles is not None
     for one in result.cycles:
@@ -159,6 +170,72 @@ def test_cycles_and_traffic_of_a_real_run(bundle: Path, copy: Path) -> None:
     assert "simulated: " in text
     for opcode in ("LINEAR", "ATTENTION", "EXPERTS", "NORM", "ROUTE", "LOAD", "STORE"):
         assert opcode in text
+
+
+def test_a_real_run_is_drawn(simulated: tuple[Path, SimulationResult]) -> None:
+    page = report(simulated[0])
+    text = " ".join(read(page).content)
+    assert text.count("times the roofline, cycles measured in RTL") == 2
+    assert text.count("measured in RTL") == 4
+    html = page.read_text(encoding="utf-8")
+    for task in ("semseg", "depth"):
+        assert f'aria-label="timeline of {task}"' in html
+        assert f'aria-label="roofline of {task}"' in html
+    assert text.count("array: dense layer, ") == 2
+    assert "No RTL simulation yet" not in text
+
+
+def test_traces_account_for_every_cycle(simulated: tuple[Path, SimulationResult]) -> None:
+    folder, result = simulated
+    bundle = Bundle.load(folder)
+    assert result.cycles is not None
+    for frame, counted in zip(read_frames(bundle), result.cycles, strict=True):
+        trace, spent = frame.trace, frame.spent
+        assert trace is not None
+        assert spent is not None
+        assert frame.profile is not None
+        assert abs(trace.cycles - counted.cycles[0]) <= 1
+        assert sum(one.cycles for one in spent) == trace.completed[-1]
+        assert sum(one.slots for one in spent) == pytest.approx(sum(w.slots for w in trace.windows), abs=64)
+        assert sum(kind.cycles for kind in kinds(frame)) == trace.completed[-1]
+        assert sum(kind.macs for kind in kinds(frame)) == frame.task.macs
+        roofs = roofs_of(bundle)
+        point = whole_frame(frame, roofs)
+        assert 0 < point.rate <= roofs.at(point.intensity)
+        assert point.label == f"whole frame, RTL: {frame.task.macs / np.mean(counted.cycles):,.0f}"
+        assert sum(row.read_bytes for row in frame.estimate.instructions) < frame.read_bytes
+
+
+def test_without_a_simulation_the_estimate_is_drawn(labelled: Path) -> None:
+    page = report(labelled)
+    text = " ".join(read(page).content)
+    estimates = [frame.estimate for frame in read_frames(Bundle.load(labelled))]
+    assert text.count("cycles estimated: no RTL simulation yet") == 2
+    for one in estimates:
+        assert f"{one.task}: {one.cycles:,} cycles estimated" in text
+    html = page.read_text(encoding="utf-8")
+    assert html.count('aria-label="roofline of') == 2
+    assert "timeline of" not in html
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("S ", "must be a trace of codesign simulate; simulate on rtlsim again"),
+        ("C ", "must show every instruction of semseg; simulate on rtlsim again"),
+        ("W ", "must show every instruction of semseg; simulate on rtlsim again"),
+    ],
+)
+def test_damaged_trace(simulated: tuple[Path, SimulationResult], tmp_path: Path, change: str, message: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(simulated[0], folder, ignore=shutil.ignore_patterns("build", "report.html"))
+    file = folder / "results" / "timeline_semseg.trace"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith(change)), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        report(folder)
+    assert str(error.value) == f"{file.resolve()} {message}"
+    assert not (folder / "report.html").exists()
 
 
 def test_names_are_escaped(copy: Path) -> None:
