@@ -227,7 +227,7 @@ def main() -> int:
         "task": TASK,
         "board": BOARD.name,
         "clock_mhz": BOARD.clock_mhz,
-        "machine": described(design_of(TERNARY).size),
+        "machine": described(tokens_of(TERNARY)[0]),
         "estimate_error_max": max(errors),
         "one_at_a_time": [asdict(row) for row in singles],
         "cumulative": [asdict(row) for row in ladder],

@@ -65,7 +65,7 @@ def main() -> int:
         "model": made.graph.name,
         "layers": layers,
         "task": TASK,
-        "machine": described(one.size),
+        "machine": described(one),
         "bit_exact": exact,
         "grows": grows,
         "parallelism": [asdict(w) for w in found],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -120,6 +121,13 @@ def frames(one: Bundle, tasks: Sequence[str], width: ExpertWidth = ExpertWidth.S
     return done
 
 
-def described(size: MachineSize) -> dict[str, object]:
-    """A machine's parameters for a results file."""
-    return {name: getattr(value, "value", value) for name, value in vars(size).items()} | {"hash": size.hash32()}
+def sources(one: Bundle) -> str:
+    """Identifies what is simulated: 12 digits of SHA-256 over the bundle's SystemVerilog and testbench."""
+    listed = [f"{f.path} {f.sha256}" for f in one.manifest.files if f.path.startswith(("rtl/", "sim/"))]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:12]
+
+
+def described(one: Bundle) -> dict[str, object]:
+    """A bundle's machine for a results file."""
+    size = {name: getattr(value, "value", value) for name, value in vars(one.size).items()}
+    return {**size, "hash": one.size.hash32(), "sources": sources(one)}

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common import RESULTS, store
-from frames import BOARD, FOLDER, Built, built, bundle, described, model
+from frames import BOARD, FOLDER, Built, built, bundle, described, model, sources
 
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Bundle, Engine, estimate_bundle, load_profiles, simulate
@@ -144,8 +144,9 @@ def simulated() -> tuple[dict[str, Any], list[FullFrame]]:
     found: list[FullFrame] = []
     made: Built | None = None
     planned = designs(VARIANTS)
-    for variant, design in zip(VARIANTS, planned, strict=True):
-        one = bundle(variant.name, model(variant.experts, variant.top_k), design)
+    bundles = [bundle(v.name, model(v.experts, v.top_k), d) for v, d in zip(VARIANTS, planned, strict=True)]
+    assert len({sources(one) for one in bundles}) == 1
+    for variant, one in zip(VARIANTS, bundles, strict=True):
         made = made or built(one, again=True)
         for width in variant.widths:
             found += measure(variant, one, ExpertWidth(width.name.lower()))
@@ -155,7 +156,7 @@ def simulated() -> tuple[dict[str, Any], list[FullFrame]]:
     facts = {
         "board": BOARD.name,
         "clock_mhz": BOARD.clock_mhz,
-        "machine": described(planned[0].size),
+        "machine": described(bundles[0]),
         "bytes_per_cycle": BOARD.memory.bytes_per_cycle(BOARD.clock_mhz),
         "build": asdict(made),
         "load_average": round(os.getloadavg()[1], 1),

@@ -53,7 +53,7 @@ def main() -> int:
     free = all(v["mean_difference"] <= v["spread_without"] for v in verdicts.values())
     content = {
         "model": made.graph.name,
-        "machine": described(one.size),
+        "machine": described(one),
         "bit_exact": exact,
         "switch_costs_no_cycle": free,
         "registers_written_for_a_switch": ["program_addr", "num_instructions"],

@@ -196,6 +196,18 @@ def estimate(
 
 
 @app.command()
+def resources(bundle: BundleArgument, jobs: Jobs = 2, as_json: Json = False) -> None:
+    """Synthesise the RTL with Yosys, module by module, and hold it against the board. Status 1 when it does not fit."""
+    from codesign.engines import Bundle
+    from codesign.engines.resources import resources as run
+
+    with _watch() as watch:
+        result = run(Bundle.load(bundle), lambda done, total: watch("synthesising modules", done, total), jobs)
+    print(result.to_json() if as_json else result.table())
+    _exit_unless(result.fits)
+
+
+@app.command()
 def report(bundle: BundleArgument, as_json: Json = False) -> None:
     """Write one self-contained HTML page about a bundle and its last simulations."""
     from codesign.report import report as run

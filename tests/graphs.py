@@ -48,7 +48,7 @@ NORM_SHIFT = 14
 
 @dataclass(frozen=True)
 class GraphShape:
-    """Sizes of a random graph. `tokens` counts the class token, if there is one; `depth` >= 2 so that there is one block of experts."""
+    """Sizes of a random graph. `tokens` counts the class token, if any; `depth` >= 2: there is a block of experts."""
 
     tokens: int = 9
     dim: int = 16
@@ -115,7 +115,8 @@ class _Builder:
         s = self.shape
         position = self._constant("embed.position", (s.tokens, s.dim), INT16, self._normal((s.tokens, s.dim), 700))
         patches = self._linear("embed.patch", "image", "embed.patch", s.dim, INT16, 1800, gauge=np.std)
-        return self._node("embed.add", OpKind.ADD, (position, patches), AddParams(int(s.class_token)), INT16, RESIDUAL_SCALE)
+        params = AddParams(int(s.class_token))
+        return self._node("embed.add", OpKind.ADD, (position, patches), params, INT16, RESIDUAL_SCALE)
 
     def _block(self, index: int, ends: dict[str, str]) -> dict[str, str]:
         """One block for every distinct stream; constants are shared by all streams."""

@@ -48,7 +48,7 @@ def test_rtlsim_is_bit_exact(bundle: Path, traced: bool) -> None:
     assert list(cycles) == ["semseg", "depth"]
     assert all(len(each) == 3 and min(each) > 0 for each in cycles.values())
     assert content["macs_per_cycle"] == content["macs"] / sum(map(sum, cycles.values()))
-    assert content["mac_utilisation"] == content["macs_per_cycle"] / (16 * 8)
+    assert content["mac_utilisation"] == content["macs_per_cycle"] / (16 * 16)
     loaded = Bundle.load(bundle)
     if not traced:
         for profile in load_profiles(loaded):
