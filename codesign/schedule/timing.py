@@ -25,28 +25,49 @@ Times = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Latencies:
-    """Pipeline lengths of the RTL, in cycles."""
+    """Pipeline lengths of the RTL, in cycles: counted in its sources, or read off its simulation where units meet."""
 
-    start: int = 40
-    """From start to the request of the Program's first line, and from its last line to the first dispatch."""
-    dispatch: int = 24
-    """From the completion that an instruction waits for to its first slot or read."""
-    dense: int = 45
-    """From a slot to its result being readable."""
+    start: int = 7
+    """To the request of the Program's first line, and from its last line to the first dispatch."""
+    fetch: int = 20
+    """From the first dispatch to the request of its data: the check of an instruction."""
+    dispatch: int = 2
+    """From a completion to the start of the instruction that waited for it."""
+    passes: int = 3
+    """From there to its first pass,"""
+    experts: int = 5
+    """and if the queues are looked at first."""
+    dense: int = 40
+    """From a slot to its result being readable, beside the adder tree's levels."""
     first_slot: int = 6
     """From a tile's last plane to its first slot."""
-    min_slots: int = 5
-    """Slots of a tile of few rows: the accumulator's read-modify-write."""
-    load_gap: int = 1
-    """Between two tiles' loads."""
-    norm: int = 60
-    """From reading a row to its result being readable, beside `n_tiles` cycles."""
-    route: int = 45
-    """From the last row of logits to the queues' being final."""
-    route_cycles: int = 2
-    """Cycles of the router a row, for each expert chosen."""
-    store: int = 80
-    """From the last beat of a STORE to its completion, beside the memory's own latency."""
+    kv_load: int = 8
+    """To the first key of an ATTENTION."""
+    min_slots: int = 8
+    """Slots of a tile of few rows; with its records' blocks, from the tile before to one that brings records."""
+    ahead: int = 5
+    """By how much a tile's load begins before the first slot of the tile before: its data are under way meanwhile."""
+    norm: int = 38
+    """From reading a row to its result being readable, beside its words and the adder tree's levels,"""
+    norm_records: int = 21
+    """and from its last parameter record."""
+    store: int = 28
+    """Of a STORE beside its beats and the memory's own latency."""
+
+    def result(self, size: MachineSize) -> int:
+        """From a slot to its result being readable."""
+        return self.dense + (size.simd // 8 - 1).bit_length()
+
+    def normed(self, size: MachineSize, n_tiles: int) -> int:
+        """From reading the first word of a row to its result being readable, beside `n_tiles` cycles."""
+        return self.norm + (size.pe - 1).bit_length() + n_tiles
+
+    def routed(self, size: MachineSize, rows: int, top_k: int) -> int:
+        """From the last row of logits to the final queues (rtl/router.sv: a ring of picks, then the counts)."""
+        levels = (size.max_experts - 1).bit_length()
+        ring = 1 + max(2, ceil_div(levels, 2))
+        pick = max(10 + max(1, levels), (top_k - 1) * ring + 4)
+        return (rows - 1) * (top_k - 1) + 3 + ring + pick + top_k + size.max_experts + 5
 
 
 @dataclass(frozen=True)
@@ -168,6 +189,8 @@ class _Machine:
     norm_free: int = 0
     rows: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """When each row of the latest instruction's result is readable."""
+    begun: int = 0
+    """First slot of the latest tile."""
     front: int = 0
     """The cycle up to which time is accounted for."""
     compute: int = 0
@@ -186,7 +209,8 @@ def estimate(
     """Cycles of a Program. `tokens[i]`: tokens of each expert in the i-th EXPERTS instruction."""
     lines = len(program) * 64 / size.line_bytes
     begin = int(latencies.start + supply.latency + lines * size.line_bytes / supply.bytes_per_cycle)
-    machine = _Machine(size, _Stream(size, supply, float(begin)), latencies, lacking, begin, begin, begin)
+    data = begin + latencies.fetch + 2 * supply.latency  # the memory's pipeline is empty, its rows are closed
+    machine = _Machine(size, _Stream(size, supply, data), latencies, lacking, begin, begin, begin)
     queues = iter(tokens)
     times = []
     for instruction in program:
@@ -214,6 +238,7 @@ def _run(m: _Machine, i: Instruction, queues: object) -> int:
     if i.opcode is Opcode.NORM:
         return _norm(m, i, start)
     if not i.chain:
+        start += m.lat.experts if i.opcode is Opcode.EXPERTS else m.lat.passes
         m.slot, m.shadow = max(m.slot, start), max(m.shadow, start)
     if i.opcode is Opcode.ATTENTION:
         return _attention(m, i)
@@ -226,7 +251,7 @@ def _run(m: _Machine, i: Instruction, queues: object) -> int:
         end = _gelu(m, i.rows, i.n_tiles)
     if i.opcode is Opcode.ROUTE:
         m.rows = np.zeros(0, dtype=np.int64)
-        return max(end, int(end - i.rows + i.rows * max(1, m.lat.route_cycles * i.top_k))) + m.lat.route
+        return end + m.lat.routed(m.size, i.rows, i.top_k)
     return end
 
 
@@ -263,16 +288,17 @@ def _norm(m: _Machine, i: Instruction, start: int) -> int:
     """A RES word a cycle; rows wait for the instruction before when chained."""
     records = m.stream.pop(i.n_tiles * m.size.record_blocks, max(start, m.norm_free))
     ready = m.rows if i.chain and len(m.rows) == i.rows else np.full(i.rows, start, dtype=np.int64)
-    first = max(start, records, m.norm_free)
+    first = max(start, m.norm_free)
     steps = np.arange(i.rows, dtype=np.int64) * i.n_tiles
     read = np.maximum.accumulate(np.maximum(ready, first) - steps) + steps
     m.norm_free = int(read[-1]) + i.n_tiles
-    m.rows = read + i.n_tiles + m.lat.norm
+    m.rows = np.maximum(read + i.n_tiles + m.lat.normed(m.size, i.n_tiles), records + steps + m.lat.norm_records)
     return int(m.rows[-1])
 
 
 def _attention(m: _Machine, i: Instruction) -> int:
     end = 0
+    m.shadow += m.lat.kv_load + ceil_div(i.keys, m.size.pe)  # the issuer counts the tiles of keys
     for head in range(i.num_heads):
         first, last = head * i.dim, (head + 1) * i.dim
         columns = last - first // 16 * 16
@@ -322,6 +348,9 @@ def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
         unhindered = m.shadow + load
         loaded = max(m.stream.pop(blocks, m.shadow, p.not_before) + p.ones, unhindered) if blocks else unhindered
         begin = max(m.slot, loaded + m.lat.first_slot)
+        if blocks > p.blocks:
+            begin = max(begin, m.begun + m.lat.min_slots + m.size.record_blocks)
+        m.begun = begin
         m.memory += min(begin - m.slot, loaded - unhindered)
         m.stall += max(0, min(begin - m.slot - (loaded - unhindered), load)) if tile else 0
         slots = begin + steps
@@ -330,6 +359,6 @@ def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
         m.compute += work
         m.stall += length - work
         m.slot = max(int(slots[-1]) + 1, int(slots[0]) + length)
-        m.shadow = int(slots[0]) + m.lat.load_gap
-    m.rows = slots + m.lat.dense
+        m.shadow = int(slots[0]) - m.lat.ahead
+    m.rows = slots + m.lat.result(m.size)
     return int(m.rows[-1])
