@@ -23,7 +23,8 @@ class Route:
 
     def then(self, other: Route) -> Route:
         """This path, then the other."""
-        return Route(self.levels + other.levels, self.stations + other.stations)
+        known = self.stations[-1:] == other.stations[:1]  # both name the port where they meet
+        return Route(self.levels + other.levels, self.stations + other.stations[int(known) :])
 
     def inside(self, instance: str) -> Route:
         """The same path as the parent of `instance` names it."""

@@ -47,7 +47,7 @@ def test_generate_simulate_report(
 ) -> None:
     model, bundle = tmp_path / "model.onnx", tmp_path / "deep" / "bundle"
     onnx.save(exported, str(model))
-    status, out = run(capsys, "generate", model, "--out", bundle, "--simd", "16", "--pe", "8", "--json")
+    status, out = run(capsys, "generate", model, "--out", bundle, "--array", "16x16", "--json")
     assert (status, json.loads(out)) == (0, {"bundle": str(bundle)})
     status, out = run(capsys, "simulate", bundle, "--engine", "csim", "--limit", "2", "--json")
     content = json.loads(out)

@@ -54,7 +54,7 @@ def test_make_csim(copy: Path) -> None:
     np.save(file, buffers)
     done = make(copy, "csim", "IMAGES=2")
     assert done.returncode == 2  # make's own status for a failed recipe
-    assert "task semseg, image 1: semseg[0, 1] is " in done.stdout
+    assert "task semseg (stored), image 1: semseg[0, 1] is " in done.stdout
     assert "csim: 4 runs, 1 DIFFERENT" in done.stdout
 
 

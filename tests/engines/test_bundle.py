@@ -31,16 +31,16 @@ def test_no_bundle(tmp_path: Path) -> None:
     refuse(tmp_path / "nowhere", r"must be a folder with a manifest\.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', "\x00\x01"])
 def test_foreign_manifest(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text, encoding="utf-8")
-    refuse(copy, r"manifest\.json must be a manifest of format 1: .*; generate it again")
+    refuse(copy, r"manifest\.json must be a manifest of format 2: .*; generate it again")
 
 
 def test_truncated_manifest(copy: Path) -> None:
     whole = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(whole[: len(whole) // 2])
-    refuse(copy, r"must be a manifest of format 1")
+    refuse(copy, r"must be a manifest of format 2")
 
 
 @pytest.mark.parametrize("name", ["data/memory.bin", "data/graph.json", "rtl/codesign_pkg.sv", "driver/driver.py"])

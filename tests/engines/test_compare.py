@@ -17,14 +17,15 @@ def matrix(
     offset: int = 0, rows: int = 3, columns: int = 5, row_elements: int = 8, dtype: str = "int16"
 ) -> BufferTensor:
     return BufferTensor(
-        tensor="y", kind=TensorKind.MATRIX, offset=offset, rows=rows, columns=columns, row_elements=row_elements,
+        tensor="y", kind=TensorKind.MATRIX, offset=offset,
+        first_row=0, rows=rows, columns=columns, row_elements=row_elements,
         dtype=dtype, scale=1.0, instruction=0,
     )  # fmt: skip
 
 
 def queue(rows: int, columns: int) -> BufferTensor:
     return BufferTensor(
-        tensor="gates", kind=TensorKind.QUEUE, offset=16, rows=rows, columns=columns, row_elements=rows + 1,
+        tensor="gates", kind=TensorKind.QUEUE, offset=16, first_row=0, rows=rows, columns=columns, row_elements=rows + 1,
         dtype="uint16", scale=1.0, instruction=0,
     )  # fmt: skip
 
