@@ -25,8 +25,8 @@ def matrix(
 
 def queue(rows: int, columns: int) -> BufferTensor:
     return BufferTensor(
-        tensor="gates", kind=TensorKind.QUEUE, offset=16, first_row=0, rows=rows, columns=columns, row_elements=rows + 1,
-        dtype="uint16", scale=1.0, instruction=0,
+        tensor="gates", kind=TensorKind.QUEUE, offset=16, first_row=0, rows=rows, columns=columns,
+        row_elements=rows + 1, dtype="uint16", scale=1.0, instruction=0,
     )  # fmt: skip
 
 
