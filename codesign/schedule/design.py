@@ -68,7 +68,8 @@ class MachineSize:
             raise InputError(
                 f"fifo_blocks must be a power of two from {MIN_FIFO_BLOCKS}, not {self.fifo_blocks}; give it room"
             )
-        for name, words in (("act_words", self.act_words), ("res_words", self.res_words)):
+        queues = self.max_experts * (self.max_rows + 1)
+        for name, words in (("act_words", self.act_words), ("res_words", self.res_words), ("expert queues", queues)):
             if not 0 < words <= 1 << MAX_ADDRESS_BITS:
                 raise InputError(
                     f"{name} must fit {MAX_ADDRESS_BITS} address bits, not {words} words; tile over fewer tokens"

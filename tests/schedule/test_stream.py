@@ -89,6 +89,7 @@ def test_equal_streams_are_stored_once() -> None:
         ({"ports": 3}, r"ports must be 1, 2 or 4 and divide the 4 beats of a block, not 3"),
         ({"fifo_blocks": 48}, r"fifo_blocks must be a power of two from 32, not 48"),
         ({"act_words": 70000}, r"act_words must fit 16 address bits, not 70000 words"),
+        ({"max_rows": 20000}, r"expert queues must fit 16 address bits, not 80004 words; tile over fewer tokens"),
     ],
 )
 def test_impossible_machines_are_refused(change: dict[str, int], message: str) -> None:
