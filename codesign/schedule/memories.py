@@ -23,7 +23,7 @@ _READER_FIFO_BEATS = 512
 _ROUTED_SHARE = 0.9
 """Share of the memory blocks a design may use: beyond, place and route at 300 MHz is not credible."""
 _BANK_LANES = 16
-LANE_DSP, SHARED_DSP = 3, 24
+_LANE_DSP, _SHARED_DSP = 3, 24
 """DSP48E2 of the post-processor and the norm lane of each array row, and of what exists once (estimate)."""
 
 
@@ -34,6 +34,11 @@ class Cost:
     dsp: int
     bram36: int
     uram: int
+
+
+def dsp48(simd: int, pe: int) -> int:
+    """DSP48E2 of a machine with that array: two products each, and the post-processor's and the norm's (estimate)."""
+    return simd * pe // 2 + _LANE_DSP * pe + _SHARED_DSP
 
 
 def _bram(width: int, depth: int, shapes: tuple[tuple[int, int], ...]) -> int:
@@ -62,7 +67,7 @@ def cost(size: MachineSize) -> Cost:
         + _bram(INSTRUCTION_BITS, size.max_instructions, _SIMPLE_DUAL_PORT)
         + size.ports * _bram(BEAT_BITS, _READER_FIFO_BEATS, _SIMPLE_DUAL_PORT)
     )
-    dsp = size.macs // 2 + LANE_DSP * size.pe + SHARED_DSP
+    dsp = dsp48(size.simd, size.pe)
     return Cost(dsp, bram, banks * (act[1] + score[1]) + fifo[1])
 
 

@@ -13,7 +13,7 @@ from codesign.schedule import lower
 from codesign.schedule.board import Board
 from codesign.schedule.design import MIN_FIFO_BLOCKS, Design, MachineSize, TaskPrograms
 from codesign.schedule.isa import BEAT_BITS, PLANES, SLICE_BITS, Unit, Width
-from codesign.schedule.memories import LANE_DSP, SHARED_DSP, check_fit, choose_memories
+from codesign.schedule.memories import check_fit, choose_memories, dsp48
 from codesign.schedule.place import Group, Placement, group_nodes, place, row_words, whole
 from codesign.schedule.stream import MemoryImage, ceil_div, weight_format
 from codesign.schedule.tile import ROW_STEP, Tiling, lower_tiled, tile
@@ -121,7 +121,7 @@ def best_array(graph: Graph, board: Board) -> ArrayShape:
         ArrayShape(simd, pe)
         for simd in SIMD_CHOICES
         for pe in range(PE_STEP, simd + 1, PE_STEP)
-        if pe >= experts and simd * pe // 2 + LANE_DSP * pe + SHARED_DSP <= board.resources.dsp
+        if pe >= experts and dsp48(simd, pe) <= board.resources.dsp
     ]
     if not shapes:
         raise InputError(

@@ -9,7 +9,7 @@ pipelines, `Latencies`. The only input beside Program and machine is how many to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -136,12 +136,12 @@ class _Stream:
     """When the memory can deliver the next block."""
     pops: list[int] = field(default_factory=list)
 
-    def pop(self, count: int, earliest: int, not_before: float = 0.0, from_dram: bool = True) -> int:
+    def pop(self, count: int, earliest: int, not_before: float = 0.0) -> int:
         """Pops `count` blocks one a cycle, the first at `earliest` or later; the cycle after the last.
 
         `not_before`: when the first of them may be requested.
         """
-        cycles = self.size.block_bytes / self.supply.bytes_per_cycle if from_dram else 1.0
+        cycles = self.size.block_bytes / self.supply.bytes_per_cycle
         time = earliest
         for _ in range(count):
             requested = max(self.free_at - self.supply.latency, not_before)
@@ -165,7 +165,6 @@ class _Pass:
     """Blocks of a weight tile; 0: it comes from ACT."""
     load: int
     """Cycles that loading a tile takes at least."""
-    waits_for_pass: bool = False
     not_before: float = 0.0
     """When its blocks may be requested."""
     share: float = 1.0
@@ -226,7 +225,7 @@ def estimate(
     return ProgramTime(machine.complete, tuple(times))
 
 
-def _run(m: _Machine, i: Instruction, queues: object) -> int:
+def _run(m: _Machine, i: Instruction, queues: Iterator[Sequence[int]]) -> int:
     """Runs one instruction; the cycle in which it is complete."""
     if not i.chain:
         m.rows = np.zeros(0, dtype=np.int64)
@@ -243,7 +242,7 @@ def _run(m: _Machine, i: Instruction, queues: object) -> int:
     if i.opcode is Opcode.ATTENTION:
         return _attention(m, i)
     if i.opcode is Opcode.EXPERTS:
-        return _experts(m, i, next(queues))  # type: ignore[call-overload]
+        return _experts(m, i, next(queues))
     share = m.lacking.shares.dense
     dense = _Pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], _row_load(m), share=share)
     end = _pass(m, dense, first_waits=bool(i.chain))
@@ -308,7 +307,7 @@ def _attention(m: _Machine, i: Instruction) -> int:
         if m.lacking.softmax_passes:
             m.slot = max(m.slot, int(m.rows[-1])) + m.lacking.softmax_passes * i.rows * key_words
             m.rows = np.full(i.rows, m.slot, dtype=np.int64)
-        mix = _Pass(i.rows, groups, key_words, 0, m.size.simd, waits_for_pass=True, share=share)
+        mix = _Pass(i.rows, groups, key_words, 0, m.size.simd, share=share)
         end = _pass(m, mix, first_waits=True)
     return end
 
