@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.emit.bundle import BundleSource, patches, write_bundle
+from codesign.emit.bundle import BundleSource, write_bundle
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Bundle, Engine, rtlsim
 from codesign.engines.build import build
@@ -23,6 +23,7 @@ from codesign.engines.engine import Profile, Request, Run
 from codesign.engines.toolchain import Tool
 from codesign.reference import run_task
 from codesign.schedule import Design, MachineSize, load_board, plan
+from codesign.spec.patches import to_patches
 from codesign.synthesis import ExpertWeights, Synthesis, read_recipe, synthesise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +109,7 @@ def frames(one: Bundle, tasks: Sequence[str], width: ExpertWidth = ExpertWidth.S
         np.save(work / "images.npy", pixels, allow_pickle=False)
         request = Request(one, pixels, work / "images.npy", runs, False, 1, work, lambda _done, _total: None)
         outputs = rtlsim.run(request)
-    x = patches(pixels, one.graph.image)[0]
+    x = to_patches(pixels, one.graph.image)[0]
     expected = {task: run_task(one.graph_at(width), task, x) for task in set(tasks)}
     done = []
     for run, output in zip(runs, outputs, strict=True):

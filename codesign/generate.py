@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.emit.bundle import BundleSource, Pixels, write_bundle
+from codesign.emit.bundle import BundleSource, write_bundle
 from codesign.engines.images import load_images
 from codesign.errors import InputError
 from codesign.frontend import import_qonnx, read_metadata
 from codesign.passes import verify
 from codesign.schedule import Options, load_board, plan
 from codesign.spec import ImageSpec
+from codesign.spec.patches import Pixels
 from codesign.synthesis import ExpertWeights, read_recipe, synthesise
 from codesign.train.digitscenes import HEIGHT, WIDTH, Split, scenes
 

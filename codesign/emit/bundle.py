@@ -24,10 +24,10 @@ from codesign.errors import InputError
 from codesign.passes import slice_experts
 from codesign.reference import run_task
 from codesign.schedule import Design, MachineSize, Step, Stored, TaskPrograms, isa, striped
-from codesign.spec import Graph, ImageSpec
+from codesign.spec import Graph
+from codesign.spec.patches import Pixels, to_patches
 from codesign.spec.serialize import save_graph
 
-Pixels = npt.NDArray[np.uint8]
 MANIFEST = "manifest.json"
 MEMORY = "data/memory.bin"
 
@@ -42,23 +42,6 @@ class BundleSource:
     """Test images, uint8 [n, height, width, channels]; their golden outputs go with them."""
     training: str = "{}"
     """Training metrics as a JSON object."""
-
-
-def patches(images: Pixels, spec: ImageSpec) -> npt.NDArray[np.int64]:
-    """Images [n, H, W, C] as the graph's input [n, patches, C * patch * patch].
-
-    Raises InputError for a wrong shape or dtype.
-    """
-    expected = (spec.height, spec.width, spec.channels)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-        raise InputError(
-            f"images must be uint8 of shape [n, {', '.join(map(str, expected))}], not {images.dtype}"
-            f" {list(images.shape)}; resize or convert them"
-        )
-    n, p = images.shape[0], spec.patch
-    x = images.astype(np.int64) - spec.pixel_offset
-    x = x.reshape(n, spec.height // p, p, spec.width // p, p, spec.channels).transpose(0, 1, 3, 5, 2, 4)
-    return x.reshape(n, spec.num_patches, spec.patch_elements)
 
 
 @contextmanager
@@ -175,7 +158,7 @@ def _write_data(work: Path, source: BundleSource) -> None:
     (work / MEMORY).write_bytes(striped(design.memory, design.size.ports))
     save_graph(source.graph, data / "graph.json", data / "graph.safetensors")
     np.save(data / "images.npy", source.images, allow_pickle=False)
-    x = patches(source.images, source.graph.image)
+    x = to_patches(source.images, source.graph.image)
     for programs in design.tasks:
         expected = golden(source.graph, programs, x, design.size.line_bytes)
         np.save(work / golden_name(programs.task, programs.width.name.lower()), expected, allow_pickle=False)

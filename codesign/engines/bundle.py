@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from codesign.emit.bundle import MANIFEST, Pixels, golden_name, graph_of
+from codesign.emit.bundle import MANIFEST, golden_name, graph_of
 from codesign.emit.manifest import ExpertWidth, Manifest, Task, TracedProgram
 from codesign.errors import InputError
 from codesign.passes import verify
 from codesign.schedule import MachineSize, unstriped
 from codesign.schedule.isa import INSTRUCTION_BITS, Instruction
 from codesign.spec import Graph
+from codesign.spec.patches import Pixels
 from codesign.spec.serialize import load_graph
 
 GRAPH, GRAPH_VALUES, IMAGES = "data/graph.json", "data/graph.safetensors", "data/images.npy"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from codesign.emit.bundle import Pixels
 from codesign.emit.manifest import ExpertWidth, Task
 from codesign.engines.bundle import Bundle
 from codesign.errors import CheckError
+from codesign.spec.patches import Pixels
 
 Progress = Callable[[int, int], None]
 """Called with (runs done, runs in all), again and again."""

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from codesign.emit.bundle import patches
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines.bundle import Bundle
 from codesign.errors import InputError
@@ -19,6 +18,7 @@ from codesign.reference import run_task
 from codesign.schedule.isa import Instruction, Opcode
 from codesign.schedule.timing import Supply, estimate
 from codesign.spec import OpKind
+from codesign.spec.patches import to_patches
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def estimate_bundle(bundle: Bundle, image: int = 0, width: ExpertWidth = ExpertW
 def expert_tokens(bundle: Bundle, task: str, image: int, width: ExpertWidth) -> tuple[tuple[int, ...], ...]:
     """Tokens of each expert in every EXPERTS instruction of the plain Program, by routing the image."""
     graph, entry = bundle.graph_at(width), bundle.task(task, width)
-    x = patches(bundle.images[image : image + 1], graph.image)[0]
+    x = to_patches(bundle.images[image : image + 1], graph.image)[0]
     values = run_task(graph, task, x)
     gates_of = {n.name: n.inputs[1] for n in graph.nodes if n.kind is OpKind.EXPERTS}
     done: dict[str, int] = {}

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from codesign.emit.bundle import Pixels, patches
 from codesign.emit.manifest import Image as InputImage
 from codesign.errors import InputError
 from codesign.spec import ImageSpec
+from codesign.spec.patches import Pixels, to_patches
 
 
 def load_images(path: Path, spec: ImageSpec) -> Pixels:
@@ -67,7 +67,7 @@ def _load_png(file: Path, spec: ImageSpec) -> Pixels:
 def input_buffer(image: Pixels, spec: InputImage) -> bytes:
     """The machine's input buffer for one image, in line order: patches as int8, rows zero padded to `row_bytes`."""
     geometry = ImageSpec(spec.height, spec.width, spec.channels, spec.patch, spec.pixel_offset)
-    x = patches(image[None], geometry)[0]
+    x = to_patches(image[None], geometry)[0]
     buffer = np.zeros((len(x), spec.row_bytes), dtype=np.int8)
     buffer[:, : x.shape[1]] = x
     return buffer.tobytes().ljust(spec.bytes, b"\0")

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from codesign.emit.bundle import patches
 from codesign.engines.compare import encode
 from codesign.engines.engine import Output, Request
 from codesign.reference import run_task
+from codesign.spec.patches import to_patches
 
 
 def run(request: Request) -> list[Output]:
     """Compute every run and lay its tensors out as the machine does."""
-    x = patches(request.images, request.bundle.graph.image)
+    x = to_patches(request.images, request.bundle.graph.image)
     outputs = []
     for done, one in enumerate(request.runs):
         request.progress(done, len(request.runs))

@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from codesign.emit.bundle import Pixels, patches
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import csim, reference, rtlsim
 from codesign.engines.bundle import Bundle
@@ -22,6 +21,7 @@ from codesign.engines.images import load_images
 from codesign.engines.results import SimulationResult, TaskCycles, keep_profiles, keep_result
 from codesign.errors import InputError
 from codesign.reference import run_task
+from codesign.spec.patches import Pixels, to_patches
 
 ENGINES: Mapping[Engine, Callable[[Request], list[Output]]] = MappingProxyType(
     {Engine.REFERENCE: reference.run, Engine.CSIM: csim.run, Engine.RTLSIM: rtlsim.run}
@@ -114,7 +114,7 @@ def _run(asked: Request, engine: Engine) -> list[Output]:
 def _compare(
     bundle: Bundle, engine: Engine, pixels: Pixels, runs: Sequence[Run], outputs: Sequence[Output], traced: bool
 ) -> list[Difference]:
-    x = patches(pixels, bundle.graph.image)
+    x = to_patches(pixels, bundle.graph.image)
     differences = []
     for run, output in zip(runs, outputs, strict=True):
         task = bundle.task(run.task, run.width)

@@ -28,7 +28,7 @@ from codesign.frontend.quant import (
     require_activation,
     require_weight,
 )
-from codesign.frontend.scales import LOGIT_FACTOR, accumulate, norm_integers
+from codesign.frontend.scales import accumulate
 from codesign.spec import (
     INT8,
     INT16,
@@ -49,6 +49,7 @@ from codesign.spec import (
     TensorSpec,
 )
 from codesign.spec.ops import GATE_FRACTION_BITS, GELU_FRACTION_BITS, PROBABILITY_FRACTION_BITS
+from codesign.spec.scales import LOGIT_FACTOR, norm_integers
 
 GELU_SCALE = 2.0**-GELU_FRACTION_BITS
 TERNARY = IntType(2)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.emit.bundle import Pixels, patches
 from codesign.engines import Bundle
 from codesign.reference import run_graph
 from codesign.spec import Graph, OpKind, Readout, TaskOutput
+from codesign.spec.patches import Pixels, to_patches
 from codesign.train import heads, metrics
 from codesign.train.digitscenes import HEIGHT, NUM_CLASSES, WIDTH, Scenes, Split, scenes
 
@@ -55,7 +55,7 @@ def measure(bundle: Bundle, test_images: int, progress: Progress) -> Measurement
     images = bundle.images if truth is None else truth.images
     results: dict[str, list[npt.NDArray[np.int64]]] = {out.task: [] for out in graph.outputs}
     gates: dict[str, list[npt.NDArray[np.int64]]] = {}
-    for done, x in enumerate(patches(images, graph.image)):
+    for done, x in enumerate(to_patches(images, graph.image)):
         progress(done, len(images))
         values = run_graph(graph, x)
         for out in graph.outputs:

@@ -6,7 +6,7 @@ Same recipe, seed and libraries: same bits.
 """
 
 from codesign.synthesis.model import Synthesis, synthesise
-from codesign.synthesis.pictures import photographs, to_patches
+from codesign.synthesis.pictures import photographs
 from codesign.synthesis.recipe import (
     ExpertWeights,
     ImageRecipe,
@@ -35,5 +35,4 @@ __all__ = [
     "random_recipe",
     "read_recipe",
     "synthesise",
-    "to_patches",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From measured accumulators to integer parameters: scales, biases, rescalings, the affine part of a norm."""
+"""From measured accumulators to integer parameters: scales, biases, rescalings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ import numpy.typing as npt
 from codesign.reference import functions as f
 from codesign.reference.functions import Ints
 from codesign.spec import INT8, INT16, INT32, IntType, Requant
-from codesign.spec.ops import LOG2_FRACTION_BITS, NORM_FRACTION_BITS
-from codesign.spec.types import MAX_SHIFT
 from codesign.synthesis.weights import Floats
-
-LOGIT_FACTOR = math.log2(math.e) * 2**LOG2_FRACTION_BITS
-"""From natural logarithm to the machine's: base 2 with 8 fraction bits."""
 
 _KEPT = 0.9995
 """Share of values that an int8 tensor's range holds; the others saturate."""
@@ -74,17 +69,6 @@ def int8_scale(values: npt.NDArray[np.floating[Any]]) -> float:
 def int16_scale(values: Floats) -> float:
     """The scale at which int16 holds the values with room to spare."""
     return max(float(np.abs(values).max()), 1e-6) * _HEADROOM / INT16.max
-
-
-def affine_integers(gain: Floats, bias: Floats, out_scale: float) -> tuple[Ints, Ints, int]:
-    """gain int16, bias int32 and shift of a NORM: the largest shift at which gain fits and every sum stays in int32."""
-    for shift in range(MAX_SHIFT, 1, -1):
-        g = np.rint(gain / out_scale * 2.0 ** (shift - NORM_FRACTION_BITS))
-        b = np.rint(bias / out_scale * 2.0**shift)
-        reach = np.abs(g) * -INT16.min + np.abs(b) + 2.0 ** (shift - 1)
-        if np.abs(g).max() <= INT16.max and reach.max() <= INT32.max:
-            return g.astype(np.int64), b.astype(np.int64), shift
-    raise AssertionError("a gain that is large against its own output's scale cannot come out of int8_scale")
 
 
 def row_spread(q: Floats, k: Floats) -> float:

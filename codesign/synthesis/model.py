@@ -11,8 +11,9 @@ import numpy as np
 from codesign.errors import InputError
 from codesign.passes import verify
 from codesign.spec import Graph
+from codesign.spec.patches import Pixels
 from codesign.synthesis.network import Network
-from codesign.synthesis.pictures import SOURCES, Pixels, photographs
+from codesign.synthesis.pictures import SOURCES, photographs
 from codesign.synthesis.recipe import Recipe, read_recipe
 from codesign.synthesis.weights import generator
 

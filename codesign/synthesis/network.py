@@ -34,11 +34,11 @@ from codesign.spec import (
     TensorSpec,
 )
 from codesign.spec.ops import GATE_FRACTION_BITS, GELU_FRACTION_BITS, NORM_FRACTION_BITS, PROBABILITY_FRACTION_BITS
+from codesign.spec.patches import Pixels, to_patches
+from codesign.spec.scales import LOGIT_FACTOR, norm_integers
 from codesign.synthesis import profile
 from codesign.synthesis.calibrate import (
-    LOGIT_FACTOR,
     Dense,
-    affine_integers,
     balance,
     bias_for,
     fit,
@@ -47,7 +47,6 @@ from codesign.synthesis.calibrate import (
     row_spread,
     without,
 )
-from codesign.synthesis.pictures import Pixels, to_patches
 from codesign.synthesis.recipe import ExpertWeights, Recipe, TaskRecipe
 from codesign.synthesis.tape import Tape
 from codesign.synthesis.weights import Floats, filters, generator, heavy_tailed, log_normal, quantized
@@ -340,14 +339,14 @@ class Network:
         bias = rng.normal(0.0, profile.NORM_BIAS, dim)
         x = f.normalise(self._tape.rows([lane.tensor for lane in lanes])) * 2.0**-NORM_FRACTION_BITS
         scale = int8_scale(x * gain + bias)
-        gains, biases, shift = affine_integers(gain, bias, scale)
+        integers = norm_integers(name, gain, bias, scale)
         constants = (
-            self._tape.constant(f"{name}.gain", gains, INT16),
-            self._tape.constant(f"{name}.bias", biases, INT32),
+            self._tape.constant(f"{name}.gain", integers.gain, INT16),
+            self._tape.constant(f"{name}.bias", integers.bias, INT32),
         )
         return tuple(
             self._tape.node(
-                f"{lane.prefix}{name}", OpKind.NORM, (lane.tensor, *constants), NormParams(shift), INT8, scale
+                f"{lane.prefix}{name}", OpKind.NORM, (lane.tensor, *constants), NormParams(integers.shift), INT8, scale
             )
             for lane in lanes
         )

@@ -25,7 +25,7 @@ from codesign.spec import (
     RouteParams,
     TensorSpec,
 )
-from codesign.synthesis.pictures import Pixels, to_patches
+from codesign.spec.patches import Pixels, to_patches
 
 
 @dataclass(frozen=True)

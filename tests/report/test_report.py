@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codesign.emit.bundle import BundleSource, patches, write_bundle
+from codesign.emit.bundle import BundleSource, write_bundle
 from codesign.engines import Bundle, Engine, SimulationResult, simulate
 from codesign.errors import InputError
 from codesign.reference import run_task
@@ -22,6 +22,7 @@ from codesign.report.measure import measure, to_map
 from codesign.report.roofline import roofs_of, whole_frame
 from codesign.schedule import ArrayShape, Options, load_board, plan
 from codesign.spec import Readout
+from codesign.spec.patches import to_patches
 from codesign.train import metrics
 from codesign.train.digitscenes import NUM_CLASSES, Split, scenes
 from tests.conftest import restamp, take_build
@@ -96,7 +97,7 @@ def test_scores_are_those_of_all_test_scenes(labelled: Path) -> None:
     for task in ("semseg", "depth"):
         out = bundle.graph.output_of(task)
         heads = np.stack(
-            [run_task(bundle.graph, task, x)[out.tensor] for x in patches(truth.images, bundle.graph.image)]
+            [run_task(bundle.graph, task, x)[out.tensor] for x in to_patches(truth.images, bundle.graph.image)]
         )
         cells = heads[:, out.first_row :].reshape(3, 4, 8, 2, 2, out.classes).transpose(0, 1, 3, 2, 4, 5)
         cells = cells.reshape(3, 8, 16, out.classes)
@@ -129,7 +130,7 @@ def test_expert_load_counts_tokens(labelled: Path) -> None:
     bundle = Bundle.load(labelled)
     measured = measure(bundle, 0, lambda done, total: None)
     for load in measured.loads:
-        gates = run_task(bundle.graph, load.task, patches(bundle.images, bundle.graph.image)[1])
+        gates = run_task(bundle.graph, load.task, to_patches(bundle.images, bundle.graph.image)[1])
         name = next(n.output.name for n in bundle.graph.nodes if n.name == load.layer)
         assert load.tokens[1].tolist() == (gates[name] > 0).sum(axis=0).tolist()
         assert load.tokens.sum(axis=1).tolist() == [33 * 2] * 2

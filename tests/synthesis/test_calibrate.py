@@ -8,8 +8,10 @@ import pytest
 
 from codesign.reference import functions as f
 from codesign.spec import INT8, INT16, INT32
-from codesign.synthesis.calibrate import affine_integers, balance, fit, int8_scale, int16_scale, without
-from codesign.synthesis.pictures import photographs, to_patches
+from codesign.spec.patches import to_patches
+from codesign.spec.scales import norm_integers
+from codesign.synthesis.calibrate import balance, fit, int8_scale, int16_scale, without
+from codesign.synthesis.pictures import photographs
 from codesign.synthesis.recipe import ImageRecipe
 
 RNG = np.random.default_rng(0)
@@ -42,9 +44,10 @@ def test_a_constant_input_is_no_trouble() -> None:
     assert int16_scale(np.zeros(3)) > 0
 
 
-def test_affine_integers_are_precise_and_fit() -> None:
+def test_norm_integers_are_precise_and_fit() -> None:
     gain, bias = RNG.normal(0, 1, 64), RNG.normal(0, 0.2, 64)
-    g, b, shift = affine_integers(gain, bias, 4.0 / 127)
+    integers = norm_integers("norm", gain, bias, 4.0 / 127)
+    g, b, shift = integers.gain, integers.bias, integers.shift
     assert np.abs(g).max() <= INT16.max
     assert (np.abs(g) * -INT16.min + np.abs(b)).max() + 2 ** (shift - 1) <= INT32.max
     n = RNG.integers(-4000, 4000, (50, 64))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from codesign.assets import asset
-from codesign.emit.bundle import patches
 from codesign.errors import InputError
 from codesign.passes import accumulator_bits, graph_bounds, slice_experts, verify
 from codesign.reference import run_graph
 from codesign.spec import INT8, INT16, Graph, IntType, OpKind, RouteParams
+from codesign.spec.patches import to_patches
 from codesign.synthesis import (
     ExpertWeights,
     ImageRecipe,
@@ -27,7 +27,6 @@ from codesign.synthesis import (
     count_macs,
     measure,
     synthesise,
-    to_patches,
 )
 
 
@@ -205,10 +204,6 @@ def test_macs_by_hand(recipe: Recipe, model: Synthesis) -> None:
     assert macs.total == macs.linear + macs.attention
     with pytest.raises(InputError, match="task must be one of semseg, depth, not 'normals'"):
         count_macs(model.graph, "normals")
-
-
-def test_patches_are_those_of_a_bundle(model: Synthesis) -> None:
-    assert np.array_equal(to_patches(model.test, model.graph.image), patches(model.test, model.graph.image))
 
 
 def test_bad_calls(recipe: Recipe, model: Synthesis) -> None:
