@@ -38,7 +38,7 @@ SIZES = {
         norm_dim_max=768, max_instructions=100, fifo_blocks=512,
     ),
     "largest": MachineSize(
-        simd=64, pe=64, ports=4, act_words=65536, res_words=65536, max_rows=4096, key_words=64, max_experts=64,
+        simd=64, pe=64, ports=4, act_words=65536, res_words=65536, max_rows=1023, key_words=64, max_experts=64,
         acc_bits=40, norm_dim_max=4096, max_instructions=1024, fifo_blocks=4096,
     ),
 }  # fmt: skip
