@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from codesign.assets import asset
 from codesign.errors import InputError
 from codesign.schedule.isa import BEAT_BYTES
+from codesign.settings import parse_toml, read_text
 
 
 class Resources(BaseModel):
@@ -85,11 +85,4 @@ def load_board(name: str) -> Board:
         raise InputError(
             f"board must be one of {', '.join(known)} or a path to a board.toml, not {name!r}; choose one of those"
         )
-    try:
-        return Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be TOML: {error}; repair it") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where} must be valid: {first['msg']}; repair it") from None
+    return parse_toml(Board, read_text(path, "board"), str(path), "boards/zcu104/board.toml")

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from codesign.errors import InputError
+from codesign.settings import parse_toml, read_text
 from codesign.spec import Readout
 from codesign.train.digitscenes import NUM_CLASSES
 
@@ -178,27 +177,10 @@ class Recipe(_Section):
 
 def parse_recipe(text: str, origin: str) -> Recipe:
     """Check a recipe's TOML text. `origin` names it in the one-line InputError."""
-    try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"recipe {origin} must be TOML: {error}; correct that line") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"])
-        what = what or f"{first['msg'].removeprefix('Value error, ')} (found {_short(first['input'])})"
-        raise InputError(f"recipe {origin}: {where}: {what}; see models/digits.toml for a complete recipe") from None
-
-
-def _short(value: object) -> str:
-    text = "a section" if isinstance(value, (dict, BaseModel)) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return parse_toml(Recipe, text, f"recipe {origin}", "models/digits.toml")
 
 
 def read_recipe(path: Path) -> tuple[Recipe, str]:
     """The recipe and its text. Raises InputError if the file cannot be read or is not a valid recipe."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} must be a readable text file: {error}; give the path of a recipe") from None
+    text = read_text(path, "recipe")
     return parse_recipe(text, str(path)), text

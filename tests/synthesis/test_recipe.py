@@ -51,10 +51,10 @@ def test_m3vit_small() -> None:
         ("moe_blocks", "[3, 1]", r"model: moe_blocks must ascend, not be \[3, 1\]"),
         ("top_k", "9", r"model: top_k must be at most num_experts \(8\), not 9"),
         ("expert_weights", '"int3"', r"model.expert_weights: .*'int8', 'int4' or 'ternary' \(found 'int3'\)"),
-        ("cells", "3", r"recipe: cells of semseg must divide patch \(8\), not be 3"),
+        ("cells", "3", r"cells of semseg must divide patch \(8\), not be 3"),
         ("classes", "1", r"tasks.0: classes must be above 1 for readout 'class' and 1 for any other, not 1"),
         ("readout", '"value"', r"tasks.0: classes must be above 1 for readout 'class' and 1 for any other, not 5"),
-        ("name", '"depth"', r"recipe: tasks must have distinct names, not \['depth', 'depth'\]"),
+        ("name", '"depth"', r"tasks must have distinct names, not \['depth', 'depth'\]"),
         ("name", '"a b"', r"name: .*pattern"),
     ],
 )
