@@ -6,6 +6,7 @@ PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS))
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := codesign tests rtl_tests boards
+KERNELS := $(wildcard kernels/CMakeLists.txt kernels/src/* kernels/include/codesign/*)
 
 .PHONY: help demo m3vit-tiny test lint format clean
 
@@ -33,8 +34,8 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	$(BIN)/ruff format $(wildcard $(SOURCES))
 
-# The stamp is written last, so an interrupted installation is done again.
-$(STAMP): pyproject.toml constraints.txt
+# The stamp is written last, so an interrupted installation is done again. Native kernels are built with it.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

@@ -11,8 +11,6 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +18,14 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from codesign import __version__
+from codesign.cli_experts import experts_app
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Engine, EstimateReport, SimulationResult
 from codesign.errors import CodesignError
+from codesign.progress import watching
 from codesign.synthesis.recipe import ExpertWeights
 
 INTERRUPTED = 130
@@ -38,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(experts_app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
@@ -54,7 +54,7 @@ def demo(
     """Shipped checkpoint to QONNX, bundle, three engines and a report."""
     from codesign.demo import demo as run
 
-    with _watch() as watch:
+    with watching() as watch:
         result = run(out, checkpoint, jobs, watch)
     scores = result.measured.scores
     if as_json:
@@ -133,7 +133,7 @@ def generate(
     given = any(value is not None for value in (seed, layers, top_k, experts))
     synthetic = Synthetic(seed or 0, layers, top_k, experts) if given else None
     widths = tuple(dict.fromkeys((ExpertWidth.STORED, *(width or ()))))
-    with _watch() as watch:
+    with watching() as watch:
         watch("generating the bundle", 0, 1)
         bundle = run(model, board, out, images, Options(shape, tuple(one.code for one in widths)), synthetic)
         watch("generating the bundle", 1, 1)
@@ -151,13 +151,15 @@ def simulate(
     width: Annotated[ExpertWidth, typer.Option(help="Bit planes of the experts to read.")] = ExpertWidth.STORED,
     perfetto: Annotated[Path | None, typer.Option(help="rtlsim: write the first run's timeline (JSON).")] = None,
     waves: Annotated[Path | None, typer.Option(help="rtlsim: write all signals (FST); slow.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="cpu: threads of one run.")] = 1,
+    variant: Annotated[str | None, typer.Option(help="cpu: instruction set; the fastest if left out.")] = None,
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
     """Run a bundle on an engine and compare it with the reference, bit for bit."""
     from codesign.engines import simulate as run
 
-    with _watch() as watch:
+    with watching() as watch:
         result = run(
             bundle,
             engine,
@@ -170,6 +172,8 @@ def simulate(
             width,
             perfetto,
             waves,
+            threads,
+            variant,
         )
     if as_json:
         print(result.to_json())
@@ -201,7 +205,7 @@ def resources(bundle: BundleArgument, jobs: Jobs = 2, as_json: Json = False) -> 
     from codesign.engines import Bundle
     from codesign.engines.resources import resources as run
 
-    with _watch() as watch:
+    with watching() as watch:
         result = run(Bundle.load(bundle), lambda done, total: watch("synthesising modules", done, total), jobs)
     print(result.to_json() if as_json else result.table())
     _exit_unless(result.fits)
@@ -212,7 +216,7 @@ def report(bundle: BundleArgument, as_json: Json = False) -> None:
     """Write one self-contained HTML page about a bundle and its last simulations."""
     from codesign.report import report as run
 
-    with _watch() as watch:
+    with watching() as watch:
         page = run(bundle, lambda done, total: watch("measuring the integer model", done, total))
     _print_facts({"report": str(page)}, as_json)
 
@@ -228,26 +232,6 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """From a trained multi-task vision transformer with mixture of experts to a verified accelerator."""
-
-
-@contextmanager
-def _watch() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on stderr, one for each thing that is reported; nothing when stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
-
-    def watch(what: str, done: int, total: int) -> None:
-        progress.start()
-        known = [task for task in progress.tasks if task.description == what]
-        number = known[0].id if known else progress.add_task(what, total=total)
-        progress.update(number, completed=done, total=total)
-
-    try:
-        yield watch
-    finally:
-        if progress.tasks:
-            progress.stop()
 
 
 def _print_json(content: dict[str, object]) -> None:

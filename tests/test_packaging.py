@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -44,23 +45,41 @@ def test_a_checkout_finds_its_assets() -> None:
         asset("nothing")
 
 
-def test_a_wheel_carries_the_assets(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
-    subprocess.run([*command, str(ROOT)], check=True, timeout=300)
-    (wheel,) = tmp_path.glob("codesign-*.whl")
+def build_wheel(folder: Path, **environment: str) -> Path:
+    """The wheel of this checkout; its native half is built in a folder of its own."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    native = ("--config-settings", f"build-dir={folder / 'native'}")
+    subprocess.run([*command, *native, str(ROOT)], check=True, timeout=900, env={**os.environ, **environment})
+    (wheel,) = folder.glob("codesign-*.whl")
+    return wheel
+
+
+def test_without_a_compiler_the_rest_is_installed(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path, CXX=str(tmp_path / "no-compiler"))
     assert wheel.name == f"codesign-{__version__}-py3-none-any.whl"
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extractall(site)
+    code = "from codesign.kernels.native import variants\nvariants()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *(p for p in sys.path if "-packages" in p)])}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (
+        "InputError: the native kernels must be compiled for this Python, and it is missing; reinstall" in done.stderr
+    )
+
+
+def test_a_wheel_carries_the_assets(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path)
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert re.fullmatch(rf"codesign-{re.escape(__version__)}-{tag}-{tag}-linux_\w+\.whl", wheel.name)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        assert [n for n in archive.namelist() if n.endswith(".so")] == [
+            f"codesign/kernels/_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+        ]
         assert not [n for n in archive.namelist() if "__pycache__" in n or n.startswith(("tests", "docs", "."))]
         archive.extractall(site)
     code = f"from codesign.assets import asset, licence\nfor f in {ASSETS}: print(asset(f))\nassert licence().is_file()"

@@ -23,6 +23,7 @@ class Engine(StrEnum):
     REFERENCE = "reference"
     CSIM = "csim"
     RTLSIM = "rtlsim"
+    CPU = "cpu"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Request:
     """Where the first run's timeline goes (RTL only),"""
     waves: Path | None = None
     """and the waves of the whole simulation."""
+    threads: int = 1
+    """Of one run (cpu only),"""
+    variant: str | None = None
+    """and the instruction set of its kernels, the fastest one if None."""
 
 
 @dataclass(frozen=True)

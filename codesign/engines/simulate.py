@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from codesign.emit.manifest import ExpertWidth
-from codesign.engines import csim, reference, rtlsim
+from codesign.engines import cpu, csim, reference, rtlsim
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference, Ints, decode, first_difference
 from codesign.engines.engine import Engine, Output, Progress, Request, Run
@@ -24,7 +24,7 @@ from codesign.reference import run_task
 from codesign.spec.patches import Pixels, to_patches
 
 ENGINES: Mapping[Engine, Callable[[Request], list[Output]]] = MappingProxyType(
-    {Engine.REFERENCE: reference.run, Engine.CSIM: csim.run, Engine.RTLSIM: rtlsim.run}
+    {Engine.REFERENCE: reference.run, Engine.CSIM: csim.run, Engine.RTLSIM: rtlsim.run, Engine.CPU: cpu.run}
 )
 """What runs each engine."""
 
@@ -45,14 +45,16 @@ def simulate(
     width: ExpertWidth = ExpertWidth.STORED,
     perfetto: Path | None = None,
     waves: Path | None = None,
+    threads: int = 1,
+    variant: str | None = None,
 ) -> SimulationResult:
     """Run the bundle in folder `path` and compare each output, with `trace_tensors` each tensor, with the reference.
 
     `tasks`: all when empty. `images`: a .npy file or a folder of PNGs, the bundle's own test images when None; the
     first `limit` of them. `width`: how many bit planes of its experts the Program reads. `perfetto`, `waves`:
-    files for the timeline of the first run and for all signals (FST), of the RTL only. The reference engine itself is
-    compared with the golden outputs of those images that are the bundle's. The result is kept in
-    `<bundle>/results/<engine>.json`.
+    files for the timeline of the first run and for all signals (FST), of the RTL only. `threads`, `variant`: of the
+    cpu engine's kernels, the fastest variant if None. The reference engine itself is compared with the golden outputs
+    of those images that are the bundle's. The result is kept in `<bundle>/results/<engine>.json`.
     Raises InputError for a bad bundle, task, image or a missing tool; CheckError when the machine reports a fault.
     """
     started = time.monotonic()
@@ -64,10 +66,14 @@ def simulate(
     runs = tuple(Run(image, task, width) for task in chosen for image in range(len(pixels)))
     if (perfetto or waves) and engine is not Engine.RTLSIM:
         raise InputError(f"engine must be rtlsim for a timeline or waves, not {engine.value}; choose it")
+    if (threads != 1 or variant is not None) and engine is not Engine.CPU:
+        raise InputError(f"engine must be cpu for threads or a variant, not {engine.value}; choose it")
     asked = replace(
         Request(bundle, pixels, Path(), runs, trace_tensors, jobs, Path(), progress),
         perfetto=_new_file(perfetto),
         waves=_new_file(waves),
+        threads=threads,
+        variant=variant,
     )
     outputs = _run(asked, engine)
     differences = _compare(bundle, engine, pixels, runs, outputs, trace_tensors)

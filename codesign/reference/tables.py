@@ -69,4 +69,23 @@ GELU_DELTA = Table(
 )
 """GELU_DELTA[i] = a * Phi(-a) at a = i / 16, 14 fraction bits: what ReLU has too much. The last entry is 0."""
 
+SILU_SEGMENT_BITS = GELU_SEGMENT_BITS
+SILU_GUARD_BITS = GELU_GUARD_BITS
+SILU_DOMAIN_BITS = GELU_FRACTION_BITS + 4  # |g| < 16.0
+
+
+def _silu_delta(a: float) -> float:
+    return a / (1.0 + math.exp(a))
+
+
+SILU_DELTA = Table(
+    "silu_delta",
+    13,
+    tuple(
+        _round(_silu_delta(i / 16) * 2 ** (GELU_FRACTION_BITS + SILU_GUARD_BITS)) if i < 256 else 0
+        for i in range((1 << (SILU_DOMAIN_BITS - SILU_SEGMENT_BITS)) + 1)
+    ),
+)
+"""SILU_DELTA[i] = a * sigma(-a) at a = i / 16, 14 fraction bits. For experts from a store only: no machine has it."""
+
 TABLES = (EXP2, RECIPROCAL, RSQRT, GELU_DELTA)

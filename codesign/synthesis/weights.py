@@ -13,7 +13,7 @@ from codesign.synthesis.recipe import ExpertWeights
 
 Floats = npt.NDArray[np.float64]
 
-_TAIL = 6.0
+TAIL = 6.0
 """Degrees of freedom of Student's t: an excess kurtosis of 3, between a Gaussian's and a Laplacian's."""
 _INPUT_SPREAD = 0.25
 """Sigma of the log-normal sizes of a weight's input columns."""
@@ -34,7 +34,7 @@ def log_normal(rng: np.random.Generator, shape: int | tuple[int, ...], sigma: fl
 def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Weights [..., outputs, inputs] with tails, and with columns of unequal size."""
     columns = log_normal(rng, (*shape[:-2], 1, shape[-1]), _INPUT_SPREAD)
-    values: Floats = rng.standard_t(_TAIL, shape) * columns
+    values: Floats = rng.standard_t(TAIL, shape) * columns
     return values
 
 

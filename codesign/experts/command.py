@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`codesign experts run`: opens what the user names, runs it, and writes what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from codesign.engines.bundle import Bundle
+from codesign.engines.images import load_images
+from codesign.errors import InputError
+from codesign.experts.graph_run import run_graph
+from codesign.experts.routing import RoutingTrace
+from codesign.experts.runtime import RuntimeOptions
+from codesign.experts.session import RunResult, drawn_pair, parse_budget, run_trace
+from codesign.experts.store import Store
+from codesign.experts.trace import write_perfetto
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What runs: a bundle's graph on images, or LLM-shaped layers along a trace (a file's, or a drawn one)."""
+
+    store: Path
+    bundle: Path | None = None
+    images: Path | None = None
+    limit: int | None = None
+    tasks: tuple[str, ...] = ()
+    trace: Path | None = None
+    prefill: int = 64
+    tokens: int = 16
+    seed: int = 1
+    hot: Path | None = None
+
+
+def run_store(
+    source: Source,
+    budget: str,
+    options: Callable[[int], RuntimeOptions],
+    check: int = 0,
+    record: Path | None = None,
+    perfetto: Path | None = None,
+    watch: Watch = lambda what, done, total: None,
+) -> RunResult:
+    """Run a store under a budget (`parse_budget`); write the routing trace and the timeline where they are asked for.
+
+    Raises InputError for bad input, CheckError when a bit differs from the reference.
+    """
+    if source.bundle is None and (source.images or source.limit or source.tasks):
+        raise InputError("images, limit and task must come with a bundle, and there is none; add --bundle")
+    if source.bundle is not None and source.trace is not None:
+        raise InputError("trace must be left out with a bundle, whose own router routes; drop --trace or --bundle")
+    store = Store.open(source.store)
+    chosen = options(parse_budget(budget, store.expert_bytes))
+    hot = None if source.hot is None else RoutingTrace.load(source.hot)
+
+    def progress(done: int, total: int) -> None:
+        watch("running experts", done, total)
+
+    if source.bundle is not None:
+        bundle = Bundle.load(source.bundle)
+        graph = bundle.graph
+        images = bundle.images if source.images is None else load_images(source.images, graph.image)
+        made = run_graph(graph, store, images[: source.limit], chosen, hot, source.tasks, check, progress)
+        result, trace = made.result, made.trace
+    else:
+        if source.trace is not None:
+            trace = RoutingTrace.load(source.trace)
+        else:
+            trace, drawn = drawn_pair(store, source.prefill, source.tokens, source.seed)
+            hot = hot or drawn
+        result = run_trace(store, trace, chosen, hot, check, source.seed, progress)
+    if record is not None:
+        trace.save(record)
+    if perfetto is not None:
+        write_perfetto(result.record, perfetto)
+    return result

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives a store: LLM-shaped layers along a routing trace, or a bundle's whole graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from codesign.errors import CheckError, InputError
+from codesign.experts.codec import stored_experts
+from codesign.experts.compute import Batch, Int8s, Int16s
+from codesign.experts.metrics import Metrics, Record, measure
+from codesign.experts.reader import Io, Transport
+from codesign.experts.routing import RoutingTrace, drawn_trace
+from codesign.experts.runtime import Runtime, RuntimeOptions, check_trace
+from codesign.experts.store import Store
+from codesign.reference.moe import moe
+
+Progress = Callable[[int, int], None]
+"""Called with (batches done, batches in all)."""
+
+PROFILE_TOKENS = 256
+"""Tokens of the drawn trace that decides the hot set of a drawn run: of the same popularity, other draws."""
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_INPUT_SIGMA = 28.0
+_RESIDUAL_SIGMA = 2000.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave: its numbers, and how it really read."""
+
+    metrics: Metrics
+    record: Record
+    io: Io
+    transport: Transport
+    pinned_bytes: int
+    arena_bytes: int
+    checked: int
+    """Layers of batches (or tasks of images) that were compared with the reference: all equal."""
+    asked: tuple[Io, Transport]
+    """What the user asked for."""
+
+    def facts(self) -> dict[str, object]:
+        """For --json."""
+        return {
+            **asdict(self.metrics),
+            "io": self.io.value,
+            "transport": self.transport.value,
+            "arena_bytes": self.arena_bytes,
+            "pinned_bytes": self.pinned_bytes,
+            "checked": self.checked,
+        }
+
+    def notes(self) -> list[tuple[str, str]]:
+        """What is said above the numbers: how it was read, what fell back, what was checked."""
+        fallen = [
+            f"{asked.value} was refused: {real.value}"
+            for asked, real in zip(self.asked, (self.io, self.transport), strict=True)
+            if asked is not real
+        ]
+        read = ", ".join([f"{self.io.value}, {self.transport.value}", *fallen])
+        exact = f"{self.checked} outputs equal the reference" if self.checked else "nothing was compared (--check N)"
+        arena = f"{self.arena_bytes:,} bytes, {self.pinned_bytes:,} of them pinned"
+        return [("reads", read), ("arena", arena), ("checked", exact)]
+
+
+def parse_budget(text: str, expert_bytes: int) -> int:
+    """`200000000`, `200M` (binary), or `50%` of the experts' bytes. Raises InputError for anything else, and for 0."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(%|[KMG](?:i?B)?|)", text.strip())
+    if not found:
+        raise InputError(f"budget must be bytes, like 200000000, 200M or 50%, not {text!r}; correct it")
+    number, unit = float(found[1]), found[2]
+    budget = int(number / 100 * expert_bytes) if unit == "%" else int(number * _UNITS[unit[:1]])
+    if budget < 1:
+        raise InputError(f"budget must be above 0, not {text!r}; give the bytes that experts may take")
+    return budget
+
+
+def drawn_pair(store: Store, prefill: int, tokens: int, seed: int) -> tuple[RoutingTrace, RoutingTrace]:
+    """A skewed trace (a prompt of `prefill` tokens, then `tokens` single ones) and one to choose the hot set from."""
+    layer = store.layers[0]
+    if prefill < 0 or tokens < 0 or prefill + tokens < 1:
+        raise InputError(f"prefill and tokens must be 1 together at least, not {prefill} and {tokens}; ask for tokens")
+    batches = ((prefill,) if prefill else ()) + (1,) * tokens
+    shape = len(store.layers), layer.num_experts, layer.top_k
+    return drawn_trace(*shape, batches, 1000 * seed + 1), drawn_trace(*shape, (PROFILE_TOKENS,), 1000 * seed)
+
+
+def run_trace(
+    store: Store,
+    trace: RoutingTrace,
+    options: RuntimeOptions,
+    hot: RoutingTrace | None = None,
+    check: int = 0,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> RunResult:
+    """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
+
+    The first `check` batches are compared with the reference, outside the measured time.
+    Raises InputError when trace and store do not fit, CheckError when a bit differs.
+    """
+    check_trace(store, trace)
+    inputs = _inputs(store, max(trace.batches), seed)
+    kept: list[tuple[int, Batch, Int16s]] = []
+    last = len(store.layers) - 1
+    with Runtime(store, options, hot) as runtime:
+        runtime.warm()
+        runtime.start()
+        for number, tokens in enumerate(trace.batches):
+            residual = inputs[0][1][:tokens]
+            for layer in range(len(store.layers)):
+                batch = runtime.batch(inputs[layer][0][:tokens], trace.dense_gates(number, layer), residual)
+                following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
+                residual = runtime.layer(layer, batch, following)
+                if number < check:
+                    kept.append((layer, batch, residual))
+            runtime.record.tokens += tokens
+            progress(number + 1, len(trace.batches))
+        result = result_of(runtime, runtime.stop(), len(kept))
+    for layer, batch, found in kept:
+        _judge(store, layer, batch, found)
+    return result
+
+
+def result_of(runtime: Runtime, record: Record, checked: int) -> RunResult:
+    """What a run gave, while its reader still lives."""
+    reader, pinned = runtime.reader, runtime.pinned_bytes
+    asked = runtime.options.reader.io, runtime.options.reader.transport
+    return RunResult(measure(record), record, reader.io, reader.transport, pinned, runtime.plan.end, checked, asked)
+
+
+def _inputs(store: Store, tokens: int, seed: int) -> list[tuple[Int8s, Int16s]]:
+    """x and residual of each layer."""
+    made = []
+    for number, layer in enumerate(store.layers):
+        draws = np.random.default_rng((seed, number))
+        shape = tokens, layer.embed_dim
+        x = np.clip(np.rint(draws.normal(0, _INPUT_SIGMA, shape)), -128, 127).astype(np.int8)
+        made.append((x, np.rint(draws.normal(0, _RESIDUAL_SIGMA, shape)).astype(np.int16)))
+    return made
+
+
+def _judge(store: Store, number: int, batch: Batch, found: Int16s) -> None:
+    layer = store.layers[number]
+    x, gates, residual = (array.astype(np.int64) for array in (batch.x, batch.gates, batch.residual))
+    experts, constants = stored_experts(store, number), store.constants(number)
+    wanted = moe(layer, store.kind, constants, experts, x, gates, residual, batch.widths)
+    if not np.array_equal(wanted, found):
+        token, column = np.argwhere(wanted != found)[0]
+        raise CheckError(
+            f"layer {layer.name} must equal the reference, not {found[token, column]} for {wanted[token, column]} at"
+            f" token {token}, column {column}; report this, with the store and the command"
+        )

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the streaming runtime computes of a mixture layer (codesign/spec/moe.py) as blocks arrive: the tokens of one
+// expert at one width, level by level, down to their contributions; and the sum of those.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "codesign/cpu.hpp"
+#include "codesign/pool.hpp"
+
+namespace codesign {
+
+// Byte offsets within a block: of the cells, and in the residual format of A and (base level only) Z.
+struct MatrixPlace {
+  std::int64_t cells = 0, multipliers = 0, zeros = 0;
+};
+
+struct MixtureLevel {
+  int bits = 0, position = 0;
+  bool trits = false;  // five codes to a byte
+  MatrixPlace first, second;
+};
+
+struct MixtureShape {
+  std::int64_t embed_dim = 0, hidden = 0;
+  bool gated = false;     // SiLU-gated: gate rows, then up rows; else GELU
+  bool residual = false;  // D2MoE's format
+  int offset = 0;         // of the codes
+  std::vector<MixtureLevel> levels;
+  std::int64_t hidden_multiplier = 0;
+  int hidden_shift = 1;
+  std::vector<std::int32_t> table;  // GELU_DELTA or SILU_DELTA, 64 arguments an entry; 0 from its last entry on
+};
+
+// Of one expert at one width, each [outputs].
+struct Rescaler {
+  const std::int32_t* bias;
+  const std::uint16_t* multiplier;
+  const std::uint8_t* shift;
+};
+
+// One expert's tokens of one width. `sums` [rows, outputs of the first matrix] keeps what is added from call to call
+// (not used by the residual format, which only computes when all levels are there).
+struct Group {
+  const std::int8_t* x = nullptr;  // [rows, embed_dim]
+  std::int64_t rows = 0;
+  const std::uint16_t* gates = nullptr;  // [rows]
+  std::int32_t* sums = nullptr;
+  std::int16_t* out = nullptr;  // [rows, embed_dim]: contributions
+};
+
+class Mixture {
+ public:
+  Mixture(MixtureShape shape, Variant variant, std::shared_ptr<Pool> pool);
+
+  // Adds levels first .. last - 1 of the first matrix to the sums. `blocks`: of all levels from 0.
+  void add(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last);
+  // As `add`; then, as `last` levels are all that this width reads, everything else, into `group.out`.
+  void complete(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last,
+                const Rescaler& fc1, const Rescaler& fc2);
+
+  const MixtureShape& shape() const { return shape_; }
+
+ private:
+  struct Matrix {
+    std::int64_t outputs, inputs;
+    MatrixPlace MixtureLevel::* place;
+  };
+  template <typename Sum>
+  void product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
+               const std::vector<const std::uint8_t*>& blocks, int first, int last, int offset, Sum* sums);
+  template <typename Sum>
+  void finish(const Group& group, const std::vector<const std::uint8_t*>& blocks, int last, const Rescaler& fc1,
+              const Rescaler& fc2, const Sum* sums, std::vector<Sum>& second);
+  int offset_of(int levels) const;
+  std::int64_t whole(std::int64_t outputs) const;
+
+  MixtureShape shape_;
+  Variant variant_;
+  std::shared_ptr<Pool> pool_;
+  Matrix first_, second_;
+  std::vector<std::int8_t> hidden_;
+  std::vector<std::int32_t> narrow_;
+  std::vector<std::int64_t> wide_, wide2_;
+  std::vector<std::uint8_t> cells_;
+};
+
+// y[t] = residual[t] plus the contributions of token t in the order they are listed, each sum saturated to int16.
+// Token t's are rows[starts[t]] .. rows[starts[t + 1] - 1] of `contributions` [pairs, columns].
+void combine(const std::int16_t* residual, const std::int16_t* contributions, const std::int64_t* rows,
+             const std::int64_t* starts, std::int64_t tokens, std::int64_t columns, std::int16_t* y);
+
+}  // namespace codesign

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders, and the admission of blocks: whatever arrives when, everything is computed once and nothing deadlocks."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codesign.errors import InputError
+from codesign.experts.arena import ArenaPlan, BlockKey, Residency, plan_arena
+from codesign.experts.schedule import LayerRun, Order, Schedule, ahead_of_layer, expected_use, steps
+
+SCHEDULES = [Schedule(order, hits) for order in Order for hits in (False, True)]
+SIZES = (1, 1, 2)
+"""Bytes of a block by level: as of nested experts."""
+
+
+def demand_of(widths: list[int]) -> dict[tuple[int, int], int]:
+    """Tokens by (expert, level) when expert e has `widths[e] % 4` levels and `widths[e] // 4 + 1` tokens at each."""
+    return {(e, level): w // 4 + 1 for e, w in enumerate(widths) for level in range(w % 4)}
+
+
+def test_on_demand_goes_expert_by_expert() -> None:
+    assert steps(Order.ON_DEMAND, {(1, 0): 1, (0, 1): 2, (0, 0): 3, (1, 1): 0}) == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_sequential_is_the_order_of_the_file() -> None:
+    assert steps(Order.SEQUENTIAL, {(1, 0): 1, (0, 1): 2, (0, 0): 3, (1, 1): 1}) == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+def test_hottest_bit_first_takes_the_head_with_most_tokens() -> None:
+    demand = {(0, 0): 5, (0, 1): 4, (0, 2): 1, (1, 0): 7, (1, 1): 2, (2, 0): 3, (3, 0): 0}
+    assert steps(Order.HOTTEST_BIT_FIRST, demand) == [(1, 0), (0, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
+
+
+@given(st.lists(st.integers(0, 40), max_size=12))
+def test_hottest_bit_first_is_the_definition(widths: list[int]) -> None:
+    demand = demand_of(widths)
+    queues = {e: [v for v in range(3) if demand.get((e, v), 0)] for e in range(len(widths))}
+    found = []
+    while any(queues.values()):
+        e = max((e for e in queues if queues[e]), key=lambda e: (demand[e, queues[e][0]], -e))
+        found.append((e, queues[e].pop(0)))
+    assert steps(Order.HOTTEST_BIT_FIRST, demand) == found
+
+
+@dataclass
+class Machine:
+    """Plays reader and compute thread in a random order, and checks what it sees."""
+
+    run: LayerRun
+    residency: Residency
+    plan: ArenaPlan
+    draws: random.Random
+    flying: list[BlockKey] = field(default_factory=list)
+    computed: list[tuple[int, int]] = field(default_factory=list)
+    read: list[BlockKey] = field(default_factory=list)
+
+    def go(self) -> None:
+        while not self.run.done:
+            moved = False
+            while (load := self.run.next_load()) is not None:
+                key, place = load
+                assert 0 <= place <= self.plan.end - self.residency.size(key)
+                self.flying.append(key)
+                self.read.append(key)
+                moved = True
+            self.check_places()
+            if self.flying and self.draws.random() < 0.5:
+                self.arrive()
+                moved = True
+            step = self.run.next_step()
+            if step is not None:
+                self.compute(step)
+            elif not moved:
+                assert self.flying, "deadlock"
+                self.arrive()
+        while self.flying:
+            self.arrive()
+
+    def arrive(self) -> None:
+        self.run.arrived(self.flying.pop(self.draws.randrange(len(self.flying))))
+
+    def compute(self, step: tuple[int, int]) -> None:
+        for level in range(step[1], self.run.also_ready(step) + 1):
+            one = step[0], level
+            assert [(step[0], lower) for lower in range(level)] == [c for c in self.computed if c[0] == step[0]]
+            for lower in range(level + 1):
+                assert self.residency.resident(BlockKey(0, lower, step[0]))
+            self.computed.append(one)
+        for level in range(step[1], self.computed[-1][1] + 1):
+            self.run.computed((step[0], level))
+
+    def check_places(self) -> None:
+        """No two blocks share a byte."""
+        taken = {k: self.residency.place(k) for k in KEYS if self.residency.resident(k) or self.residency.loading(k)}
+        spans = sorted((place, place + self.residency.size(key)) for key, place in taken.items())
+        for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+            assert end <= begin
+
+
+KEYS = [BlockKey(0, level, expert) for expert in range(12) for level in range(3)]
+ALL_SIZES = {key: SIZES[key.level] for key in KEYS}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    passes=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=4),
+    budget=st.integers(4, 60),
+    schedule=st.sampled_from(SCHEDULES),
+    pin=st.booleans(),
+    seed=st.integers(0, 1 << 30),
+)
+def test_everything_is_computed_once_and_nothing_deadlocks(
+    passes: list[list[int]], budget: int, schedule: Schedule, pin: bool, seed: int
+) -> None:
+    draws = random.Random(seed)
+    counts = {key: float(draws.randrange(5)) for key in KEYS}
+    plan = plan_arena(budget, ALL_SIZES, counts, pin)
+    assert plan.end <= budget
+    residency = Residency(plan, ALL_SIZES)
+    for widths in passes:
+        demand = demand_of(widths)
+        here = {k for k in KEYS if residency.resident(k)}
+        machine = Machine(LayerRun(residency, 0, demand, schedule), residency, plan, draws)
+        machine.go()
+        assert sorted(machine.computed) == sorted(demand)
+        if not schedule.ahead:
+            experts = [e for e, _ in machine.computed]
+            assert experts == sorted(experts) or schedule.hits_first
+            assert [(k.expert, k.level) for k in machine.read] == [
+                c for c in machine.computed if BlockKey(0, c[1], c[0]) in machine.read
+            ]
+        assert len(set(machine.read)) == len(machine.read) or not schedule.ahead or budget < 60
+        if budget == 60 and not pin:
+            assert not here & set(machine.read)
+
+
+@given(st.lists(st.integers(4, 40), min_size=12, max_size=12), st.integers(0, 1 << 30))
+def test_strict_orders_compute_in_their_order_when_all_fits(widths: list[int], seed: int) -> None:
+    for order in (Order.SEQUENTIAL, Order.HOTTEST_BIT_FIRST):
+        residency = Residency(plan_arena(60, ALL_SIZES, {}, False), ALL_SIZES)
+        demand = demand_of(widths)
+        run = LayerRun(residency, 0, demand, Schedule(order))
+        found = []
+        loads = []
+        while (load := run.next_load()) is not None:
+            loads.append((load[0].expert, load[0].level))
+        draws = random.Random(seed)
+        flying = [BlockKey(0, level, e) for e, level in loads]
+        while not run.done:
+            step = run.next_step()
+            if step is None:
+                run.arrived(flying.pop(draws.randrange(len(flying))))
+                continue
+            found.append(step)
+            run.computed(step)
+        assert loads == found == steps(order, demand)
+
+
+def test_hits_go_first() -> None:
+    residency = Residency(plan_arena(60, ALL_SIZES, {}, False), ALL_SIZES)
+    for level in range(3):
+        residency.begin_load(BlockKey(0, level, 5))
+        residency.end_load(BlockKey(0, level, 5))
+    demand = demand_of([43] * 8)
+    for order in Order:
+        run = LayerRun(residency, 0, demand, Schedule(order, hits_first=True))
+        assert run.next_load() is not None or order is Order.ON_DEMAND
+        assert run.next_step() == (5, 0)
+        late = LayerRun(residency, 0, demand, Schedule(order, hits_first=False))
+        late.next_load()
+        assert late.next_step() is None
+
+
+def test_the_least_recently_used_block_gives_way() -> None:
+    sizes = {BlockKey(0, 0, e): 1 for e in range(4)}
+    residency = Residency(plan_arena(2, sizes, {}, False), sizes)
+
+    def use(expert: int) -> bool:
+        run = LayerRun(residency, 0, {(expert, 0): 1}, Schedule(Order.ON_DEMAND))
+        load = run.next_load()
+        if load is not None:
+            run.arrived(load[0])
+        step = run.next_step()
+        assert step == (expert, 0)
+        run.computed(step)
+        return load is None
+
+    assert [use(e) for e in (0, 1, 0, 2, 0, 1, 2)] == [False, False, True, False, True, False, False]
+
+
+def test_a_scan_does_not_flush_the_hot_set() -> None:
+    sizes = {BlockKey(0, 0, e): 1 for e in range(20)}
+    counts = {BlockKey(0, 0, e): 10.0 - e for e in range(5)}
+    plan = plan_arena(8, sizes, counts, True)
+    assert sorted(k.expert for k in plan.pinned) == [0, 1, 2, 3, 4]
+    residency = Residency(plan, sizes)
+    for e in [*range(20), *range(20)]:
+        run = LayerRun(residency, 0, {(e, 0): 1}, Schedule(Order.SEQUENTIAL))
+        load = run.next_load()
+        if load is not None:
+            run.arrived(load[0])
+        run.computed((e, 0))
+    assert all(residency.resident(key) for key in plan.pinned)
+
+
+def test_a_budget_below_one_expert_is_refused_with_what_is_needed() -> None:
+    with pytest.raises(InputError, match=r"^budget must be at least 4 bytes, the largest expert's blocks, not 3; "):
+        plan_arena(3, ALL_SIZES, {}, True)
+
+
+def test_a_budget_for_everything_holds_everything() -> None:
+    for pin in (False, True):
+        plan = plan_arena(48, ALL_SIZES, dict.fromkeys(KEYS, 1.0), pin)
+        assert len(plan.pinned) + sum(c.count for c in plan.classes) >= len(KEYS)
+
+
+def test_reading_ahead_takes_only_what_is_likely() -> None:
+    assert expected_use(1, 0.5) == 0.5
+    assert expected_use(64, 0.125) > 0.99
+    frequent = {BlockKey(1, 0, 2): 0.9, BlockKey(1, 0, 0): 0.6, BlockKey(1, 1, 2): 0.4}
+    assert list(ahead_of_layer(Order.HOTTEST_BIT_FIRST, 1, (3, 2), frequent, 1, 0.1)) == [
+        BlockKey(1, 0, 2),
+        BlockKey(1, 0, 0),
+    ]
+    assert list(ahead_of_layer(Order.SEQUENTIAL, 1, (3, 2), {}, 1, 0.1)) == []
+    assert len(ahead_of_layer(Order.SEQUENTIAL, 1, (3, 2), {}, 64, 0.1)) == 3
