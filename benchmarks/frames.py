@@ -125,10 +125,11 @@ def frames(one: Bundle, tasks: Sequence[str], width: ExpertWidth = ExpertWidth.S
 def sources(one: Bundle) -> str:
     """Identifies the hardware's description, of whatever size: 12 digits of SHA-256 over the SystemVerilog and the
     memory's model."""
+    kinds = (".sv", ".cpp", ".hpp")
     listed = [
         f"{f.path} {f.sha256}"
         for f in one.manifest.files
-        if f.path.startswith(("rtl/", "sim/")) and f.path.endswith((".sv", ".cpp")) and f.path != "rtl/codesign_pkg.sv"
+        if f.path.startswith(("rtl/", "sim/")) and f.path.endswith(kinds) and f.path != "rtl/codesign_pkg.sv"
     ]
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:12]
 

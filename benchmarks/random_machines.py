@@ -4,7 +4,7 @@
 `python benchmarks/random_machines.py [--models N]` draws N models for each array shape (dims, heads, experts, top-k,
 tokens, bit-widths, with and without tiling over tokens), builds one machine per array that runs them all, simulates
 every Program, plain and traced (tensor by tensor), and writes benchmarks/results/random_machines.json. Exit status 1
-when anything differs.
+when anything differs, or an estimate is more than 5 % off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from common import store
 
 from codesign.emit.bundle import BundleSource, write_bundle
@@ -24,7 +23,7 @@ from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Bundle, Engine, estimate_bundle, simulate
 from codesign.schedule import ArrayShape, Options, Width, load_board, plan
 from codesign.schedule.plan import common_machine
-from codesign.synthesis import ExpertWeights, Synthesis, random_recipe, synthesise
+from codesign.synthesis import Synthesis, random_case, synthesise
 
 BOARD = load_board("zcu104")
 ARRAYS = (
@@ -35,8 +34,13 @@ ARRAYS = (
     ArrayShape(64, 48),
     ArrayShape(64, 64),
 )
-BIG = BOARD.model_copy(update={"resources": BOARD.resources.model_copy(update={"dsp": 4000})})
-"""A 64 x 64 array exceeds the board, but not what the RTL must do."""
+BIG = BOARD.model_copy(
+    update={"resources": BOARD.resources.model_copy(update={"dsp": 4000, "bram36": 1000, "uram": 400})}
+)
+"""A 64 x 64 array, and one machine for many models, exceed the board, but not what the RTL must do."""
+
+
+MAX_ERROR = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,29 @@ class Case:
         return self.estimated / self.cycles - 1
 
 
-def draw(array: ArrayShape, number: int) -> tuple[Synthesis, Options]:
+@dataclass(frozen=True)
+class Drawn:
+    """A random model and how it is to be scheduled."""
+
+    made: Synthesis
+    options: Options
+    experts: str
+
+
+def draw(array: ArrayShape, number: int) -> Drawn:
     """The `number`-th model of an array; every third one is tiled over tokens, int8 experts are sliced, too."""
-    rng = np.random.default_rng([array.simd, array.pe, number])
-    tiled = number % 3 == 2
-    recipe = random_recipe(rng, f"random-{array.simd}x{array.pe}-{number}", class_token=False if tiled else None)
-    made = synthesise(recipe, seed=number, images=1)
-    whole_words = recipe.model.embed_dim % array.simd == recipe.model.expert_hidden % array.simd == 0
-    sliced = recipe.model.expert_weights is ExpertWeights.INT8 and whole_words
-    widths = (Width.STORED, Width.SLICE4, Width.SLICE2) if sliced else (Width.STORED,)
-    return made, Options(array, widths, 16 if tiled and recipe.num_tokens > 16 else None)
+    case = random_case(array.simd, array.pe, number)
+    options = Options(array, tuple(Width) if case.sliced else (Width.STORED,), case.block_rows)
+    return Drawn(synthesise(case.recipe, case.seed, images=1), options, case.recipe.model.expert_weights.value)
 
 
 def cases(array: ArrayShape, models: int, folder: Path) -> Iterator[Case]:
     """Simulate all models of an array on one machine, built once."""
     drawn = [draw(array, number) for number in range(models)]
-    machine = common_machine([plan(made.graph, BIG, options).size for made, options in drawn])
+    machine = common_machine([plan(one.made.graph, BIG, one.options).size for one in drawn])
     built: Path | None = None
-    for made, options in drawn:
+    for one in drawn:
+        made, options = one.made, one.options
         design = plan(made.graph, BIG, Options(None, options.widths, options.block_rows, machine))
         path = write_bundle(BundleSource(made.graph, design, made.test), folder / made.graph.name)
         if built is not None:  # the same machine: the same executable
@@ -86,25 +95,24 @@ def cases(array: ArrayShape, models: int, folder: Path) -> Iterator[Case]:
             (path / "build" / "rtlsim").symlink_to(built / "build" / "rtlsim", target_is_directory=True)
         built = built or path
         for width in options.widths:
-            yield from _simulate(Bundle.load(path), ExpertWidth(width.name.lower()), options.block_rows)
+            yield from _simulate(Bundle.load(path), ExpertWidth(width.name.lower()), one)
 
 
-def _simulate(bundle: Bundle, width: ExpertWidth, block_rows: int | None) -> Iterator[Case]:
+def _simulate(bundle: Bundle, width: ExpertWidth, one: Drawn) -> Iterator[Case]:
     plain = simulate(bundle.path, Engine.RTLSIM, width=width)
     traced = simulate(bundle.path, Engine.RTLSIM, width=width, trace_tensors=True)
     assert plain.cycles is not None
     for measured, predicted in zip(plain.cycles, estimate_bundle(bundle, 0, width).tasks, strict=True):
         wrong = {d.task for d in (*plain.mismatches, *traced.mismatches)}
         size, tokens = bundle.size, bundle.graph.input.shape[0]
-        experts = next(str(bundle.graph.spec_of(n.inputs[3]).type) for n in bundle.graph.nodes if len(n.inputs) == 7)
         yield Case(
-            bundle.graph.name, size.simd, size.pe, tokens, block_rows, experts, measured.task, width.value,
-            measured.task not in wrong, measured.cycles[0], predicted.cycles,
+            bundle.graph.name, size.simd, size.pe, tokens, one.options.block_rows, one.experts, measured.task,
+            width.value, measured.task not in wrong, measured.cycles[0], predicted.cycles,
         )  # fmt: skip
 
 
 def main() -> int:
-    """Run, print and store; 1 when a run differs from the reference."""
+    """Run, print and store; 1 when a run differs from the reference, or an estimate is too far off."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=9, help="models for each array shape (default 9)")
     parser.add_argument("--arrays", nargs="*", default=[f"{a.simd}x{a.pe}" for a in ARRAYS])
@@ -134,7 +142,7 @@ def main() -> int:
         f"{content['bit_exact']} of {len(found)} configurations bit exact; estimate error at most {max(errors):.1%},"
         f" {content['estimate_error_mean']:.1%} on average"
     )
-    return 0 if all(case.bit_exact for case in found) else 1
+    return 0 if all(case.bit_exact for case in found) and max(errors) <= MAX_ERROR else 1
 
 
 if __name__ == "__main__":

@@ -3,26 +3,29 @@
 
 `python benchmarks/resources.py BUNDLE` synthesises with an empty cache, then again with the full one, and writes
 benchmarks/results/resources-NAME.json. `--whole MODULE` also synthesises that module once part by part and once in one
-piece (slow for large ones).
+piece (slow for large ones). Exit status 1 when the machine does not fit its board, or a path has more LUT levels than
+the limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
+import sys
 import tempfile
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
-import codesign
-from codesign.engines import Bundle
-from codesign.engines.resources import TOP, ResourceReport, Synthesis, measure
-from codesign.schedule import Board, load_board
+from common import store
+from frames import described
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from codesign.engines import Bundle
+from codesign.engines.resources import LEVELS, TOP, ResourceReport, Synthesis, measure
+from codesign.engines.resources_units import LIMIT_BITS
+from codesign.schedule import Board, load_board
+from codesign.schedule.memories import cost
+
 WHOLE_BITS = 10**9
 
 
@@ -32,53 +35,51 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def synthesise(rtl: Path, top: str, board: Board, cache: Path, limit_bits: int | None = None) -> ResourceReport:
+def synthesise(rtl: Path, top: str, board: Board, cache: Path, jobs: int, limit: int = LIMIT_BITS) -> ResourceReport:
     """One measurement in a folder of its own."""
     with tempfile.TemporaryDirectory() as work:
-        how = Synthesis(Path(work), cache) if limit_bits is None else Synthesis(Path(work), cache, 1, limit_bits)
-        return measure(rtl, top, board, how)
+        return measure(rtl, top, board, Synthesis(Path(work), cache, jobs, limit))
 
 
-def main() -> None:
+def main() -> int:
     """Measure, write the JSON, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default 2)")
     parser.add_argument("--whole", metavar="MODULE", action="append", default=[])
     options = parser.parse_args()
     bundle = Bundle.load(options.bundle)
     rtl, board = bundle.path / "rtl", load_board(bundle.manifest.board)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
-        cold = synthesise(rtl, TOP, board, cache)
+        cold = synthesise(rtl, TOP, board, cache, options.jobs)
         cpu = cpu_seconds()
-        warm = synthesise(rtl, TOP, board, cache)
+        warm = synthesise(rtl, TOP, board, cache, options.jobs)
         wholes = {}
         for top in options.whole:
-            parts, whole = (synthesise(rtl, top, board, cache, bits) for bits in (None, WHOLE_BITS))
+            parts, whole = (synthesise(rtl, top, board, cache, 1, bits) for bits in (LIMIT_BITS, WHOLE_BITS))
             wholes[top] = {
                 "parts": {**asdict(parts.total), "levels": parts.levels},
                 "whole": {**asdict(whole.total), "levels": whole.levels, "seconds": round(whole.seconds, 1)},
             }
     content = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "codesign": codesign.__version__,
-        "python": platform.python_version(),
         "bundle": bundle.manifest.name,
-        "machine": asdict(bundle.size),
+        "machine": described(bundle),
+        "fits": cold.fits,
+        "levels_reached": cold.levels <= LEVELS,
+        "planner_estimate": asdict(cost(bundle.size)),
+        "jobs": options.jobs,
         "seconds_cold": round(cold.seconds, 1),
         "cpu_seconds_cold": round(cpu, 1),
         "seconds_cached": round(warm.seconds, 1),
         "report": json.loads(cold.to_json()),
         "parts_and_whole": wholes,
     }
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"resources-{bundle.manifest.name}.json"
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, default=lambda kind: kind.value) + "\n", encoding="utf-8")
-    part.replace(file)
+    store(f"resources-{bundle.manifest.name}", content, f"python benchmarks/resources.py BUNDLE --jobs {options.jobs}")
     print(cold.table())
     print(f"empty cache: {cold.seconds:.0f} s ({cpu:.0f} s of processor time); full cache: {warm.seconds:.1f} s")
+    return 0 if cold.fits and cold.levels <= LEVELS else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -93,7 +93,8 @@ def line(row: Row) -> str:
     times = (
         f"{m.seconds:7.3f} s  I/O {m.io_seconds:6.3f}  compute {m.compute_seconds:6.3f}  stall {m.stall_seconds:6.3f}"
     )
-    speed = f"{m.tokens_per_second:7.1f} tokens/s  {m.read_bytes_per_token / 1e6:6.1f} MB/token"
+    layered = f"(by layer {m.layered_ratio:5.3f})"
+    speed = f"{layered}  {m.tokens_per_second:7.1f} tokens/s  {m.read_bytes_per_token / 1e6:6.1f} MB/token"
     return f"{who} {times}  T/ideal {m.ideal_ratio:5.3f}  hits {m.hit_rate:4.0%}  {speed}{judged}"
 
 

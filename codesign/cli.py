@@ -24,7 +24,7 @@ from codesign import __version__
 from codesign.cli_experts import experts_app
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Engine, EstimateReport, SimulationResult
-from codesign.errors import CodesignError
+from codesign.errors import CodesignError, reason
 from codesign.progress import watching
 from codesign.synthesis.recipe import ExpertWeights
 
@@ -297,19 +297,21 @@ def _run(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
-        return _fail(f"{error.format_message()} See codesign --help.", 2)
+        return _fail(f"{error.format_message().rstrip('.')}; see codesign --help", 2)
     except CodesignError as error:
         return _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except typer.Exit as stop:
         return stop.exit_code
+    except MemoryError:
+        return _fail("the model must fit this computer's memory, and it does not; use fewer tokens or more memory", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space", 2)
+        return _fail(f"{where}{reason(error)}; check the path, its permissions and the free space", 2)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:

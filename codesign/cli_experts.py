@@ -171,9 +171,9 @@ def _print_run(result: RunResult) -> None:
     from codesign.experts.metrics import TABLE
 
     for name, value in result.notes():
-        print(f"{name:18}  {value}")
+        print(f"{name:22} {value}")
     for name, attribute, form in TABLE:
-        print(f"{name:18}  {form.format(getattr(result.metrics, attribute))}")
+        print(f"{name:22} {form.format(getattr(result.metrics, attribute))}")
 
 
 def _print_analysis(result: Analysis) -> None:

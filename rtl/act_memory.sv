@@ -16,8 +16,8 @@ module act_memory (
   input  logic                                   b_req_i,
   input  logic [codesign_pkg::ActAddrBits-1:0]   b_word_i,
   input  logic [codesign_pkg::GranuleBits-1:0]   b_granule_i,
-  output logic                                   b_gnt_o,     // combinational: the request is taken in this cycle
-  output logic [codesign_pkg::Simd-1:0][7:0]     b_data_o,    // ActLatency after the grant, in that cycle only
+  output logic                                   b_ready_o,   // combinational, whether or not there is a request
+  output logic [codesign_pkg::Simd-1:0][7:0]     b_data_o,    // ActLatency after the request is taken, in that cycle only
 
   input  logic                                   w_valid_i,   // always accepted
   input  logic [codesign_pkg::ActAddrBits-1:0]   w_word_i,
@@ -45,7 +45,7 @@ module act_memory (
 
   assign b_on_a      = b_req_i && w_valid_i && !a_ren_i;
   assign b_ren       = b_req_i && !w_valid_i;
-  assign b_gnt_o     = b_req_i && (!w_valid_i || !a_ren_i);
+  assign b_ready_o   = !w_valid_i || !a_ren_i;
   assign a_ren       = a_ren_i || b_on_a;
   assign a_word      = a_ren_i ? a_word_i : b_word_i;
   assign a_granule   = a_ren_i ? a_granule_i : b_granule_i;

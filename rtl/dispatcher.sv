@@ -3,7 +3,8 @@
 // Takes the Program's instructions in order: fetches and checks the next one while the ones before run, starts its unit, and
 // counts what is complete. An unchained instruction waits until every earlier one is complete; a chained one starts as soon as
 // its unit takes it and reads rows as they become final (chain_tracker). Chains that the units do not follow (docs/machine.md
-// names those that they do) count as unchained. An illegal instruction is reported when all before it are complete.
+// names those that they do) count as unchained. An illegal instruction is reported when all before it are complete: instr_check
+// judges it by itself, this module by its place in the Program.
 //
 // In reset between runs: a run starts when the reset ends.
 module dispatcher #(
@@ -107,7 +108,33 @@ module dispatcher #(
     end
     last_q <= index_q == num_instructions_i - 16'd1;
     if (state_q == StFetch) next_q <= instr_i;
-    if (checked) legal_q <= legal;
+    if (checked) legal_q <= legal && in_place_q;
+  end
+
+  // ---- the rules of its place (codesign/schedule/legal.py, `misplaced`), while instr_check takes its cycles ----
+  logic        fence_ok_q, store_ok_q, route_ok_q, queues_ok_q, in_place_q;
+  logic [15:0] first_store_end_q, route_end_q, route_rows_q;   // an end: instructions complete when that one is; 0: none
+  logic [7:0]  route_experts_q;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      first_store_end_q <= 16'd0;
+      route_end_q       <= 16'd0;
+    end else if (move) begin
+      if (next_q.opcode == codesign_pkg::OpStore && first_store_end_q == 16'd0) first_store_end_q <= index_q + 16'd1;
+      if (next_q.opcode == codesign_pkg::OpRoute)                               route_end_q       <= index_q + 16'd1;
+    end
+    if (move && next_q.opcode == codesign_pkg::OpRoute) begin
+      route_rows_q    <= next_q.rows;
+      route_experts_q <= next_q.num_experts;
+    end
+    fence_ok_q  <= next_q.fence <= index_q;
+    store_ok_q  <= (next_q.opcode != codesign_pkg::OpLoad) || (next_q.space != codesign_pkg::SpaceOutput) ||
+                   ((first_store_end_q != 16'd0) && (next_q.fence >= first_store_end_q));
+    route_ok_q  <= (next_q.opcode != codesign_pkg::OpExperts) || ((route_end_q != 16'd0) && (next_q.fence >= route_end_q));
+    queues_ok_q <= (next_q.opcode != codesign_pkg::OpExperts) ||
+                   ((next_q.rows == route_rows_q) && (next_q.num_experts == route_experts_q));
+    in_place_q  <= fence_ok_q && store_ok_q && route_ok_q && queues_ok_q;
   end
 
   // ---- the one to dispatch ----

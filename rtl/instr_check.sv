@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Judges one instruction by the rules of codesign/schedule/legal.py: every rule that it states, and no other. Rules without a
-// product are evaluated side by side; products share one pipelined multiplier, one a cycle, in a fixed order of steps. The
+// Judges one instruction by the rules of codesign/schedule/legal.py: every rule that `violation` states, and no other (those of
+// its place in the Program: dispatcher). Rules without a product are evaluated side by side; products share one pipelined multiplier, one a cycle, in a fixed order of steps. The
 // verdict comes 14 cycles after start_i, whatever the instruction.
 module instr_check (
   input  logic clk_i,
@@ -52,10 +52,12 @@ module instr_check (
   logic [32:0] end_q;                      // first word after a LOAD's or STORE's
   logic [32:0] depth;
   logic [32:0] words_high_q;               // LOAD: words + one block's
-  logic        codes_q, counts_q, ranges_q, widths_q, inside_q, flat_q, widths_known;
+  logic        codes_q, counts_q, ranges_q, widths_q, inside_q, scaled_q, flat_q, widths_known, shift_ok, shift2_ok;
 
   assign lanes = {granules_q, 4'd0};
   assign words = (granules_q + 18'(codesign_pkg::ActGranules - 1)) >> WordShift;
+  assign shift_ok  = (instr_i.shift[7:6] == '0) && (instr_i.shift != '0);
+  assign shift2_ok = (instr_i.shift2[7:6] == '0) && (instr_i.shift2 != '0);
   assign depth = unit_act ? 33'(codesign_pkg::ActWords) : unit_res ? 33'(codesign_pkg::ResWords) : 33'(QueueDepth);
 
   always_comb begin
@@ -86,8 +88,7 @@ module instr_check (
       codesign_pkg::OpStore: counts_q <= (instr_i.space == codesign_pkg::SpaceOutput) && (instr_i.words != '0) &&
                                          (unit_act || unit_res || instr_i.words[1:0] == 2'd0);
       codesign_pkg::OpAttention: counts_q <= (instr_i.keys != '0) && (instr_i.num_heads != '0) && (instr_i.dim != '0);
-      codesign_pkg::OpNorm:      counts_q <= (instr_i.n_tiles != '0) && (instr_i.dim != '0) && (instr_i.shift[7:6] == '0) &&
-                                             (instr_i.shift != '0);
+      codesign_pkg::OpNorm:      counts_q <= (instr_i.n_tiles != '0) && (instr_i.dim != '0);
       codesign_pkg::OpRoute:     counts_q <= (instr_i.k_words != '0) && (instr_i.n_tiles == 16'd1) && (instr_i.num_experts != '0) &&
                                              (instr_i.top_k != '0);
       codesign_pkg::OpExperts:   counts_q <= (instr_i.k_words != '0) && (instr_i.n_tiles != '0) && (instr_i.k_words2 != '0) &&
@@ -100,7 +101,10 @@ module instr_check (
                 (!op_route || instr_i.top_k <= instr_i.num_experts) && (!op_experts || instr_i.ahead <= instr_i.num_experts);
     inside_q <= (!(op_load || op_store) || end_q <= depth) &&
                 (!op_norm || (22'(instr_i.dim) <= lanes && 32'(lanes) <= codesign_pkg::NormDimMax));
-    flat_q   <= codes_q && counts_q && ranges_q && widths_q && inside_q;
+    scaled_q <= (instr_i.space == codesign_pkg::SpaceMemory || op_load || op_store || op_attention) &&
+                (shift_ok || !(op_experts || op_attention || op_norm || (op_linear && instr_i.post == codesign_pkg::PostGelu))) &&
+                (shift2_ok || !op_attention);
+    flat_q   <= codes_q && counts_q && ranges_q && widths_q && inside_q && scaled_q;
   end
 
   // ---- products ----

@@ -171,7 +171,7 @@ module machine_core (
   logic [Simd-1:0][7:0]     act_a_data, act_b_data, act_w_data, unified_w_data, load_w_data;
   logic [Simd-1:0]          act_w_mask, unified_w_mask;
   logic [Pe-1:0][7:0]       norm_w_data;
-  logic                     act_a_ren, act_b_gnt, unified_b_req, store_b_req, act_w_valid, storing, loading;
+  logic                     act_a_ren, act_b_ready, unified_b_req, store_b_req, act_w_valid, storing, loading;
   logic                     unified_w_valid, norm_w_valid, norm_w_ready, load_w_valid, load_w_ready;
   logic [ActAddrBits-1:0]   act_a_word, unified_b_word, store_b_word, act_w_word, unified_w_word, norm_w_word, load_w_word;
   logic [GranuleBits-1:0]   act_a_granule, unified_b_granule, act_w_granule, unified_w_granule, norm_w_granule;
@@ -201,7 +201,7 @@ module machine_core (
     .output_stripe_i,
     .act_req_o      (store_b_req),
     .act_word_o     (store_b_word),
-    .act_gnt_i      (act_b_gnt && storing),
+    .act_gnt_i      (act_b_ready && storing),
     .act_data_i     (act_b_data),
     .res_ren_o      (store_res_ren),
     .res_addr_o     (store_res_addr),
@@ -270,7 +270,7 @@ module machine_core (
     .b_req_o       (unified_b_req),
     .b_word_o      (unified_b_word),
     .b_granule_o   (unified_b_granule),
-    .b_gnt_i       (unified_b_req && (!act_w_valid || !act_a_ren) && !storing),
+    .b_gnt_i       (act_b_ready && !storing),
     .b_data_i      (act_b_data),
     .w_valid_o     (unified_w_valid),
     .w_word_o      (unified_w_word),
@@ -363,7 +363,7 @@ module machine_core (
     .b_req_i    (storing ? store_b_req : unified_b_req),
     .b_word_i   (storing ? store_b_word : unified_b_word),
     .b_granule_i(storing ? '0 : unified_b_granule),
-    .b_gnt_o    (act_b_gnt),
+    .b_ready_o  (act_b_ready),
     .b_data_o   (act_b_data),
     .w_valid_i  (act_w_valid),
     .w_word_i   (act_w_word),

@@ -41,7 +41,7 @@ module router (
   localparam int unsigned SlotBits = 5;                                   // rows in flight: enough for one a cycle
 
   // ---- the instruction ----
-  logic [RowBits:0]     rows_q;
+  logic [RowBits:0]     rows_q, row_last_q;
   logic [IndexBits-1:0] top_k_last_q;
   logic [Experts-1:0]   exists_q;
   logic                 busy_q;
@@ -49,6 +49,7 @@ module router (
   always_ff @(posedge clk_i) begin
     if (start_i) begin
       rows_q <= (RowBits + 1)'(instr_i.rows);
+      row_last_q <= (RowBits + 1)'(instr_i.rows - 16'd1);
       top_k_last_q <= IndexBits'(instr_i.top_k - 8'd1);
       for (int unsigned i = 0; i < Experts; i++) exists_q[i] <= 8'(i) < instr_i.num_experts;
     end
@@ -215,7 +216,7 @@ module router (
       if (emit_row_end) begin
         emit_slot_q <= emit_slot_q + SlotBits'(1);
         emitted_q <= emitted_q + (RowBits + 1)'(1);
-        if (emitted_q + (RowBits + 1)'(1) == rows_q) emit_state_q <= EmCounts;
+        if (emitted_q == row_last_q) emit_state_q <= EmCounts;
       end
       if (emit_state_q == EmCounts) begin
         head_q <= head_q + IndexBits'(1);

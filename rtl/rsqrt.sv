@@ -11,7 +11,8 @@ module rsqrt #(
   output logic [4:0]        half_o
 );
 
-  localparam int unsigned Bits = InBits <= 50 ? 50 : InBits + InBits % 2;  // at most 64
+  localparam int unsigned Bytes = (InBits + 7) / 8;            // at most 8
+  localparam int unsigned WindowBits = 16 + 6;                 // of which up to 6 are leading zeros, by pairs
   localparam int unsigned FractionBits = codesign_pkg::RsqrtFractionBits;
   localparam int unsigned IndexBits = 16 - FractionBits;
   localparam int unsigned Width = codesign_pkg::RsqrtTableWidth;
@@ -23,10 +24,9 @@ module rsqrt #(
   localparam logic [TableBits-1:0] Table = {codesign_pkg::RsqrtTable, (Skipped * Width)'(0)};
   localparam logic [TableBits-1:0] NextTable = Table >> Width;
 
-  logic [Bits-1:0]               coarse, coarse_q, fine;
+  logic [WindowBits-1:0]         window, window_q, fine;
   logic [4:0]                    zeros_coarse_q, zeros_fine;  // pairs of leading zeros
-  logic [2:0]                    zero;                        // the first, second, third 16 bits
-  logic [1:0]                    groups;
+  logic [2:0]                    bytes;
   logic [15:0]                   mantissa_q;
   logic [4:0]                    half2_q, half3_q, half4_q;
   logic [IndexBits-1:0]          index;
@@ -35,23 +35,18 @@ module rsqrt #(
   logic [FractionBits-1:0]       fraction_q;
   logic [FallBits+FractionBits-1:0] product_q;
 
-  always_comb begin
-    coarse = Bits'(v_i);
-    for (int unsigned i = 0; i < 3; i++) zero[i] = coarse[Bits-1-16*i -: 16] == '0;
-    groups = {zero[0] && zero[1], zero[0] && (!zero[1] || zero[2])};
-    coarse = coarse << {groups, 4'b0};
+  leading_byte #(.Bytes(Bytes), .WindowBits(WindowBits)) u_leading (
+    .x_i((Bytes*8)'(v_i)), .window_o(window), .zeros_o(bytes)
+  );
 
-    fine = coarse_q;
+  always_comb begin
+    fine = window_q;
     zeros_fine = zeros_coarse_q;
-    if (fine[Bits-1 -: 8] == '0) begin
-      fine = fine << 8;
-      zeros_fine[2] = 1'b1;
-    end
-    if (fine[Bits-1 -: 4] == '0) begin
+    if (fine[WindowBits-1 -: 4] == '0) begin
       fine = fine << 4;
       zeros_fine[1] = 1'b1;
     end
-    if (fine[Bits-1 -: 2] == '0) begin
+    if (fine[WindowBits-1 -: 2] == '0) begin
       fine = fine << 2;
       zeros_fine[0] = 1'b1;
     end
@@ -62,11 +57,11 @@ module rsqrt #(
   end
 
   always_ff @(posedge clk_i) begin
-    coarse_q <= coarse;
-    zeros_coarse_q <= {groups, 3'b0};
+    window_q <= window;
+    zeros_coarse_q <= {bytes, 2'b0};
 
-    mantissa_q <= fine[Bits-1 -: 16];
-    half2_q <= 5'(Bits / 2 - 1) - zeros_fine;
+    mantissa_q <= fine[WindowBits-1 -: 16];
+    half2_q <= 5'(Bytes * 4 - 1) - zeros_fine;
 
     left3_q <= left;
     fall_q <= FallBits'(left - right);

@@ -46,7 +46,7 @@ module run_control (
   logic [31:0]           run_cycles_q, cycles_q, run_unit_state_q, unit_state_q, fault_q;
   logic [15:0]           run_fault_q;
   logic [GraceBits:0]    grace_q;
-  logic                  unit_rst_q, expired, too_long_q, none_q, settled, give_up;
+  logic                  unit_rst_q, quiet_q, expired, too_long_q, none_q, settled, give_up;
 
   watchdog u_watchdog (
     .clk_i,
@@ -80,10 +80,10 @@ module run_control (
       StClear:
         if (error != codesign_pkg::StatusOk) state_d = StStop;
         else if (none_q)                     state_d = StDone;
-        else if (quiet_i)                    state_d = StRun;
+        else if (quiet_q)                    state_d = StRun;
       StRun:   if (error != codesign_pkg::StatusOk || finished_i) state_d = StStop;
       StStop:  state_d = StDrain;
-      StDrain: if ((settled && quiet_i) || give_up) state_d = StDone;
+      StDrain: if ((settled && quiet_q) || give_up) state_d = StDone;
       default: state_d = StIdle;
     endcase
   end
@@ -101,6 +101,7 @@ module run_control (
     if (!rst_ni) begin
       state_q       <= StIdle;
       unit_rst_q    <= 1'b0;
+      quiet_q       <= 1'b0;
       fetch_start_o <= 1'b0;
       status_q      <= codesign_pkg::StatusOk;
       cycles_q      <= 32'd0;
@@ -109,6 +110,7 @@ module run_control (
     end else begin
       state_q       <= state_d;
       unit_rst_q    <= state_d == StRun;
+      quiet_q       <= quiet_i;
       fetch_start_o <= (state_q == StClear) && (state_d == StRun);
       if (state_d == StDone) begin
         status_q     <= run_status_q;

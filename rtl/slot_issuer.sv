@@ -83,6 +83,7 @@ module slot_issuer #(
     logic                      token_in;   // the row of x is the queue's token
     logic                      token_out;  // the row of the result is
     logic [TagBits-1:0]        tag;
+    logic [TagBits-1:0]        tag_before;
     logic [RowBits-1:0]        row;
     logic [GranuleBits-1:0]    x_granule;
     logic [GranuleBits-1:0]    out_granule;
@@ -104,7 +105,7 @@ module slot_issuer #(
   logic [15:0]                     row_q, k_q, n_q, rows_last_q, k_last_q, n_last_q, word_q, out_q;
   logic [GranuleBits-1:0]          x_granule_q, out_granule_q;
   logic [3:0]                      next_granule;
-  logic [PtrBits:0]                held_q, held_d;
+  logic [PtrBits:0]                held_q;
   slot_t                           slot, slot1_q, slot3, slot7, head;
   logic [15:0]                     x_word1_q, out_word1_q, x_word4, out_word4;
   logic [7:1]                      there_q;
@@ -176,6 +177,7 @@ module slot_issuer #(
     slot.token_in = pass_q.queued && pass_q.post != codesign_pkg::PostGated;
     slot.token_out = pass_q.queued && pass_q.post == codesign_pkg::PostGated;
     slot.tag = tag_q;
+    slot.tag_before = tag_q - TagBits'(1);
     slot.row = RowBits'(row_q);
     slot.x_granule = x_granule_q;
     slot.out_granule = out_granule_q;
@@ -238,6 +240,7 @@ module slot_issuer #(
   end
 
   // ---- slots that stand by ----
+  localparam logic [PtrBits:0] Limit = (PtrBits+1)'((1 << PtrBits) - 1);
   localparam int unsigned EntryBits = $bits(slot) + 2 * AddrBits + 16;
   logic [EntryBits-1:0] mem [1 << PtrBits];
   logic [EntryBits-1:0] head_q;
@@ -249,14 +252,13 @@ module slot_issuer #(
 
   assign {head, head_x, head_out, head_gate} = head_q;
   assign head_next = rptr_q != wptr_q && (!head_valid_q || issue);
-  assign held_d = held_q + (PtrBits+1)'(go) - (PtrBits+1)'(issue);
 
   always_comb begin
     tile_ok = !head.tile_start || (tile_avail_i && (gap_ok_q || head.score || head.mix || head.drop || !head.first_k));
     unique case (head.source)
       codesign_pkg::RowsPass: begin
         rows_ok = landing_tag_i == head.tag ||
-                  (landing_tag_i == head.tag - TagBits'(1) && (RowBits+1)'(head.row) < landed_rows_i);
+                  (landing_tag_i == head.tag_before && (RowBits+1)'(head.row) < landed_rows_i);
       end
       codesign_pkg::RowsNorm: rows_ok = (RowBits+1)'(head.row) < norm_rows_i;
       default: rows_ok = 1'b1;
@@ -276,8 +278,9 @@ module slot_issuer #(
       rptr_q <= rptr_q + PtrBits'(1);
     end
     head_valid_q <= head_next || (head_valid_q && !issue);
-    held_q <= held_d;
-    credit_q <= held_d < (PtrBits+1)'((1 << PtrBits) - 1);
+    if (go != issue) held_q <= issue ? held_q - (PtrBits+1)'(1) : held_q + (PtrBits+1)'(1);
+    // Room for two, after this cycle.
+    credit_q <= held_q < Limit - 1 || (held_q == Limit - 1 && (issue || !go)) || (held_q == Limit && issue && !go);
     // Cycles since a tile began.
     if (issue && head.tile_start && !head.drop) begin
       gap_q <= '0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The machine, package first. Paths are relative to this file (Verilator: -F).
 codesign_pkg.sv
+accumulator.sv
 act_memory.sv
 act_write_arbiter.sv
 adder_tree.sv
@@ -21,7 +22,9 @@ dispatcher.sv
 exp2_lane.sv
 fetcher.sv
 gelu_lane.sv
+head_scores.sv
 instr_check.sv
+leading_byte.sv
 line_join.sv
 load_unit.sv
 mac_array.sv
@@ -36,20 +39,26 @@ norm_unit.sv
 pass_control.sv
 pass_issuer.sv
 pass_table.sv
+pass_walk.sv
 post_lane.sv
+post_processor.sv
 prob_lane.sv
 program_store.sv
 reciprocal.sv
 record_bank.sv
 requantizer.sv
 res_memory.sv
+result_writer.sv
 round_shift.sv
 router.sv
+row_sum.sv
+row_tracker.sv
 rsqrt.sv
 run_control.sv
 score_memory.sv
 sdp_ram.sv
 slot_issuer.sv
+slot_stages.sv
 soft_multiplier.sv
 store_unit.sv
 stream_turn.sv
@@ -58,5 +67,6 @@ tdp_ram.sv
 unified_unit.sv
 watchdog.sv
 weight_loader.sv
+weight_row.sv
 weight_tile.sv
 word_fifo.sv

@@ -68,6 +68,7 @@ module store_unit (
   logic                  done_q, flush, to_queue_q, to_res_q, writers_idle;
   logic [31:0]           words_q, beats_left_q, lines_q;    // beats_left_q: of data, not yet with a writer
   logic [31:0]           left_q;                            // words (queue: entries) still to be read
+  logic                  any_left_q, any_beats_q;           // left_q, beats_left_q (from StDescribe on) are not 0
   logic [15:0]           word_q;
   logic [31:0]           line_q;
   logic [63:0]           desc_addr_q;
@@ -104,10 +105,10 @@ module store_unit (
   // ---- reading ----
   // Four queue entries share one place: a new group starts only with a credit of its own.
   assign needs_credit = !to_queue_q || left_q[1:0] == 2'd0;
-  assign want         = (state_q == StRun) && (left_q != 0) && (credit_q != 0 || !needs_credit);
-  assign act_req_o    = want && !to_queue_q && !to_res_q;
-  assign res_ren_o    = want && to_res_q;
-  assign queue_ren_o  = want && to_queue_q;
+  assign want         = (state_q == StRun) && any_left_q;
+  assign act_req_o    = want && credit_q != 0 && !to_queue_q && !to_res_q;
+  assign res_ren_o    = want && credit_q != 0 && to_res_q;
+  assign queue_ren_o  = want && to_queue_q && (credit_q != 0 || !needs_credit);
   assign read         = (act_req_o && act_gnt_i) || res_ren_o || queue_ren_o;
   assign act_word_o   = word_q[codesign_pkg::ActAddrBits-1:0];
   assign res_addr_o   = word_q[codesign_pkg::ResAddrBits-1:0];
@@ -139,10 +140,10 @@ module store_unit (
 
   // ---- sending ----
   assign last_part  = to_queue_q || (part_q == (to_res_q ? PartBits'(ResBeats - 1) : PartBits'(ActBeats - 1)));
-  assign beat_valid = (state_q == StRun) && ((beats_left_q != 0) ? out_valid : (port_q != '0));
-  assign beat       = (beats_left_q != 0) ? head[32'(part_q) % MaxBeats] : '0;
+  assign beat_valid = (state_q == StRun) && (any_beats_q ? out_valid : (port_q != '0));
+  assign beat       = any_beats_q ? head[32'(part_q) % MaxBeats] : '0;
   assign send       = beat_valid && writer_ready[port_q];
-  assign pop        = send && (beats_left_q != 0) && last_part;
+  assign pop        = send && any_beats_q && last_part;
 
   always_comb begin
     desc_valid           = '0;
@@ -207,7 +208,7 @@ module store_unit (
         StLines:    state_q <= StDescribe;
         StDescribe: if (last_port && desc_ready[port_q]) state_q <= StRun;
         StRun:
-          if (beats_left_q == 0 && port_q == '0 && writers_idle) begin
+          if (!any_beats_q && port_q == '0 && writers_idle) begin
             state_q <= StIdle;
             done_q  <= 1'b1;
           end
@@ -217,7 +218,7 @@ module store_unit (
       arriving_q  <= {arriving_q[MaxLatency-2:0], read};
       pack_full_q <= to_queue_q && arrive && (pack_q == 2'd3);
       if (to_queue_q && arrive) pack_q <= pack_q + 2'd1;
-      if (send && beats_left_q != 0) part_q <= last_part ? '0 : part_q + PartBits'(1);
+      if (send && any_beats_q) part_q <= last_part ? '0 : part_q + PartBits'(1);
       if (send || (state_q == StDescribe && desc_ready[port_q])) port_q <= last_port ? '0 : port_q + PortBits'(1);
     end
   end
@@ -228,19 +229,25 @@ module store_unit (
       to_res_q   <= instr_i.unit == codesign_pkg::UnitRes;
       words_q    <= instr_i.words;
       left_q     <= instr_i.words;
+      any_left_q <= instr_i.words != 0;
       word_q     <= instr_i.src_base;
       line_q     <= instr_i.mem_addr;
     end else if (read) begin
       left_q <= left_q - 32'd1;
+      any_left_q <= left_q != 32'd1;
       word_q <= word_q + 16'd1;
     end
     if (state_q == StBeats) begin
       beats_left_q <= to_queue_q ? {2'd0, words_q[31:2]} : to_res_q ? times(words_q, ResBeats) : times(words_q, ActBeats);
       desc_addr_q  <= output_base_i + {28'd0, line_q, 4'd0};
-    end else if (send && beats_left_q != 0) begin
+    end else if (send && any_beats_q) begin
       beats_left_q <= beats_left_q - 32'd1;
+      any_beats_q  <= beats_left_q != 32'd1;
     end
-    if (state_q == StLines) lines_q <= (beats_left_q + 32'(Ports - 1)) >> PortShift;
+    if (state_q == StLines) begin
+      lines_q     <= (beats_left_q + 32'(Ports - 1)) >> PortShift;
+      any_beats_q <= beats_left_q != 0;
+    end
     if (state_q == StDescribe && desc_ready[port_q]) desc_addr_q <= desc_addr_q + {32'd0, output_stripe_i};
     // A whole number of beats may reach past the last entry: those read as 0.
     outside_q <= {outside_q[codesign_pkg::MemLatency-2:0], 32'(word_q) >= codesign_pkg::QueueWords};

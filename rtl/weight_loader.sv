@@ -34,7 +34,7 @@ module weight_loader #(
   input  logic [BlockBits-1:0]   block_i,
   output logic                   block_done_o,
   // activation memory, port B
-  output logic                   b_req_o,
+  output logic                   b_req_o,         // taken with b_gnt_i
   output logic [ActAddrBits-1:0] b_word_o,
   output logic [GranuleBits-1:0] b_granule_o,
   input  logic                   b_gnt_i,
@@ -98,17 +98,17 @@ module weight_loader #(
   logic [GranuleBits-1:0] granule_q;
   logic [3:0]             low_q;
   logic [LaneBits-1:0]    high_q;
-  logic [CountBits-1:0]   count_q, count_last;
+  logic [CountBits-1:0]   count_q, count_last, planes_last_q;
   logic [15:0]            key_q, row_q, tile_key_q, tile_row_q, addr_q;
   logic [31:0]            drop_q;
-  logic                   score, k_end, n_end, want, pop, key_exists_q, kv_step, kv_idle, tile_end, pass_end, credit_q;
+  logic                   drop_any_q, drop_last_q;   // drop_q is not 0, is 1
+  logic                   score, k_end, n_end, want, pop, key_exists_q, kv_step, kv_idle, tile_end, pass_end, blocks_end, credit_q;
   logic [3:0]             next_granule;
-  logic [4:0]             ready_q, ready_d;
+  logic [4:0]             ready_q;
   logic [PtrBits:0]       held_q, held_d;
   logic [SetBits:0]       sets_q, sets_d;
   logic                   set_credit_q;
-  kv_tag_t                kv_tag;
-  kv_tag_t [KvLatency-1:0] kv_tag_q;
+  kv_tag_t                kv_tag, kv_there;
   logic [KvLatency-1:0]   kv_arrive_q;
 
   assign score = pass_q.kind == codesign_pkg::KindScore;
@@ -126,9 +126,9 @@ module weight_loader #(
       end
       StPlanes: begin
         want = credit_q;
-        count_last = CountBits'(pass_q.planes - 4'd1);
+        count_last = planes_last_q;
       end
-      StDrop: want = drop_q != '0;
+      StDrop: want = drop_any_q;
       StKeys: count_last = score ? CountBits'(Pe - 1) : CountBits'(Simd - 1);
       default: ;
     endcase
@@ -136,29 +136,31 @@ module weight_loader #(
     kv_step = state_q == StKeys && (!key_exists_q || b_gnt_i);
     tile_end = ((pop && state_q == StPlanes) || kv_step) && count_q == count_last;
     pass_end = tile_end && k_end && n_end;
-    if (state_q == StDrop && (drop_q == '0 || (pop && drop_q == 32'd1))) begin
+    // Of passes that read the stream; by itself, so that no path leads from the grant of a key to the stream.
+    blocks_end = pop && state_q == StPlanes && count_q == count_last && k_end && n_end;
+    if (state_q == StDrop && (!drop_any_q || (pop && drop_last_q))) begin
       tile_end = 1'b1;
       pass_end = 1'b1;
+      blocks_end = 1'b1;
     end
     kv_tag.first = count_q == '0;
     kv_tag.key = key_exists_q;
     kv_tag.first_word = k_q == '0;
     kv_tag.last_word = k_end;
     // The masks of K windows stay until the last window is there.
-    kv_idle = state_q != StKeys && kv_arrive_q == '0;
-    ready_d = ready_q + 5'(tile_end) - 5'(tile_issue_i);
+    kv_idle = kv_arrive_q == '0;
   end
 
   assign block_pop_o = pop;
-  assign block_done_o = pass_end && pass_q.last && (state_q == StPlanes || state_q == StDrop);
-  assign next_take_o = next_valid_i && (state_q == StIdle || pass_end) && kv_idle;
+  assign block_done_o = blocks_end && pass_q.last;
+  assign next_take_o = next_valid_i && (state_q == StIdle || blocks_end) && kv_idle;
   assign tile_avail_o = ready_q != '0;
   assign b_req_o = state_q == StKeys && key_exists_q;
   assign b_word_o = ActAddrBits'(addr_q);
   assign b_granule_o = granule_q;
 
   always_ff @(posedge clk_i) begin
-    ready_q <= ready_d;
+    if (tile_end != tile_issue_i) ready_q <= tile_issue_i ? ready_q - 5'd1 : ready_q + 5'd1;
     unique case (state_q)
       StRecords: if (pop) begin
         count_q <= count_q + CountBits'(1);
@@ -217,7 +219,11 @@ module weight_loader #(
           end
         end
       end
-      StDrop: if (pop) drop_q <= drop_q - 32'd1;
+      StDrop: if (pop) begin
+        drop_q <= drop_q - 32'd1;
+        drop_any_q <= !drop_last_q;
+        drop_last_q <= drop_q == 32'd2;
+      end
       default: ;
     endcase
     if (pass_end) state_q <= StIdle;
@@ -231,7 +237,10 @@ module weight_loader #(
       granule_q <= next_granule_i;
       low_q <= next_low_i;
       high_q <= next_high_i;
+      planes_last_q <= CountBits'(next_pass_i.planes - 4'd1);
       drop_q <= next_pass_i.blocks;
+      drop_any_q <= next_pass_i.blocks != '0;
+      drop_last_q <= next_pass_i.blocks == 32'd1;
       k_q <= '0;
       n_q <= '0;
       count_q <= '0;
@@ -251,8 +260,7 @@ module weight_loader #(
   end
 
   // ---- blocks, in the order of the stream ----
-  block_tag_t               block_tag, head_tag;
-  block_tag_t [Latency-1:0] block_tag_q;
+  block_tag_t               block_tag, block_there, head_tag;
   logic [Latency-1:0]       arrive_q;
   logic [BlockBits-1:0]     mem [Blocks];
   logic [4:0]               tag_mem [Blocks];
@@ -270,9 +278,11 @@ module weight_loader #(
     consume = head_valid && (head_tag.record || head_tag.index != '0 || shadow_free);
     push = arrive_q[Latency-1];
     held_d = held_q + (PtrBits+1)'(pop && state_q != StDrop) - (PtrBits+1)'(consume);
-    set_pop = pop && state_q == StRecords && count_q == '0;
+    set_pop = state_q == StRecords && count_q == '0 && credit_q && set_credit_q && block_avail_i;  // pop, at the first of a set
     sets_d = sets_q + (SetBits+1)'(set_pop) - (SetBits+1)'(record_retire_i);
   end
+
+  delay_line #(.Width($bits(block_tag)), .Stages(Latency)) u_block_tag (.clk_i, .d_i(block_tag), .q_o(block_there));
 
   assign block_o = mem[rptr_q];
   assign plane_we_o = consume && !head_tag.record;
@@ -283,10 +293,9 @@ module weight_loader #(
 
   always_ff @(posedge clk_i) begin
     arrive_q <= {arrive_q[Latency-2:0], pop && state_q != StDrop};
-    block_tag_q <= {block_tag_q[Latency-2:0], block_tag};
     if (push) begin
       mem[wptr_q] <= block_i;
-      tag_mem[wptr_q] <= block_tag_q[Latency-1];
+      tag_mem[wptr_q] <= block_there;
     end
     wptr_q <= wptr_q + PtrBits'(push);
     rptr_q <= rptr_q + PtrBits'(consume);
@@ -310,12 +319,12 @@ module weight_loader #(
   end
 
   // ---- K and V: the window, then masked and registered ----
-  kv_tag_t         kv_there;
   logic [Simd-1:0] lanes;
   logic            row_we_q, lane_we_q, first_q;
   logic [Simd*8-1:0] kv_q;
 
-  assign kv_there = kv_tag_q[KvLatency-1];
+  delay_line #(.Width($bits(kv_tag)), .Stages(KvLatency)) u_kv_tag (.clk_i, .d_i(kv_tag), .q_o(kv_there));
+
   assign kv_first = (row_we_q || lane_we_q) && first_q;
   assign row_we_o = row_we_q;
   assign lane_we_o = lane_we_q;
@@ -331,7 +340,6 @@ module weight_loader #(
 
   always_ff @(posedge clk_i) begin
     kv_arrive_q <= {kv_arrive_q[KvLatency-2:0], kv_step};
-    kv_tag_q <= {kv_tag_q[KvLatency-2:0], kv_tag};
     row_we_q <= kv_arrive_q[KvLatency-1] && score;
     lane_we_q <= kv_arrive_q[KvLatency-1] && !score;
     first_q <= kv_there.first;

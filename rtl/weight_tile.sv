@@ -23,7 +23,6 @@ module weight_tile #(
 
   localparam int unsigned Weights = Pe * Simd;
 
-  logic [Weights*8-1:0] weights_q;
   logic [Weights*8-1:0] shadow;  // bit b of all weights at b * Weights
 
   for (genvar b = 0; b < 8; b++) begin : gen_bit
@@ -53,14 +52,14 @@ module weight_tile #(
     assign shadow[b*Weights +: Weights] = bit_q;
   end
 
-  always_ff @(posedge clk_i) begin
-    if (take_i) begin
-      for (int unsigned i = 0; i < Weights; i++) begin
-        for (int unsigned b = 0; b < 8; b++) weights_q[i*8+b] <= shadow[b*Weights+i];
-      end
-    end
-  end
+  // A module a row: one loop over the whole tile would take Yosys minutes.
+  for (genvar p = 0; p < Pe; p++) begin : gen_row
+    logic [Simd*8-1:0] planes;
 
-  assign weights_o = weights_q;
+    for (genvar b = 0; b < 8; b++) begin : gen_plane
+      assign planes[b*Simd +: Simd] = shadow[b*Weights+p*Simd +: Simd];
+    end
+    weight_row #(.Simd(Simd)) u_row (.clk_i, .take_i, .planes_i(planes), .weights_o(weights_o[p*Simd*8 +: Simd*8]));
+  end
 
 endmodule

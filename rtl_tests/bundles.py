@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from unit import COVERAGE
 
 from codesign.emit import render_sv_package
 from codesign.schedule import isa, striped
@@ -29,6 +30,8 @@ BUILD = Path(os.environ.get("CODESIGN_BUILD", ROOT / "build")) / "rtl_tests" / "
 WATCHDOG = 20_000
 """Cycles: no instruction of a case takes as long."""
 BOARD = load_board("zcu104")
+VARIANT = ("--variant", "coverage") if COVERAGE else ()
+"""The build that jobs need, as an option of `check.py build`."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,14 @@ def run_job(
         "watchdog": WATCHDOG,
         **options,
     }  # fmt: skip
+    if COVERAGE:
+        job["coverage"] = True
     path = results / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
     check(folder, "job", str(path))
+    if COVERAGE:
+        COVERAGE.mkdir(parents=True, exist_ok=True)
+        shutil.copy(results / "coverage.dat", COVERAGE / f"machine-{folder.name}-{results.name}.dat")
     reports = json.loads((results / "results.json").read_text())
     raws = [results / f"{i}.bin" for i in range(len(cases))]
     return [Outcome(r, f.read_bytes() if f.exists() else b"") for r, f in zip(reports, raws, strict=True)]

@@ -146,10 +146,7 @@ class Builder:
             job.store(slot)
         again, (line, first) = job.slot(Unit.ACT, rows, 2 * size.simd), job.stored[0]
         assert first == slots[0]
-        job.fill(again, Space.OUTPUT, line)
-        job.instructions[-1] = dataclasses.replace(
-            Instruction.decode(job.instructions[-1]), fence=len(job.instructions) - 1
-        ).encode()
+        job.fill(again, Space.OUTPUT, line, fence=len(job.instructions))
         job.store(again)
         return Case("load_store", job, (*(x for _, _, x in tensors), tensors[0][2]))
 

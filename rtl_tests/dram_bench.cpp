@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Drives machine/dram.cpp without a simulator: masters that move as fast as they are let. For test_dram.py.
+// Drives the memory of machine/ without a simulator: masters that move as fast as they are let. For test_dram.py.
 //   dram_bench PATTERN PORTS BURST_BEATS BURSTS STEP
-// PATTERN read, write, both (reads and writes of separate halves) or latency (one burst). Port p starts at p quarters of the
-// memory; each burst begins STEP bytes after the one before. Prints a JSON object: cycles, beats, wrong (beats that were not
-// as written), codes (answers by AXI code), first (cycle of the first read beat).
+// PATTERN read, write or both (reads and writes of separate halves). Port p starts at p quarters of the memory; each
+// burst begins STEP bytes after the one before. Prints a JSON object: cycles, beats, wrong (beats that were not as
+// written), codes (answers by AXI code), first (cycle of the first read beat).
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -34,86 +34,115 @@ void content(std::uint64_t addr, svBitVecVal* data, std::uint32_t salt) {
   for (unsigned i = 0; i < 4; i++) data[i] = static_cast<svBitVecVal>((addr + 4 * i) * 2654435761u + salt);
 }
 
+struct Bench {
+  unsigned ports, beats;  // beats of each burst
+  std::uint64_t step;
+  unsigned long long cycles = 0, moved = 0, wrong = 0, first = 0;
+  std::array<unsigned long long, 4> codes{};
+};
+
+// What the memory drives until the next cycle.
+struct Answers {
+  svBitVecVal arready = 0, rvalid = 0, rlast = 0, rresp = 0, rdata[4 * kPorts] = {};
+  svBitVecVal awready = 0, wready = 0, bvalid = 0, bresp = 0;
+};
+
 struct Reader {
-  std::uint64_t next, step;
-  unsigned left = 0, beats = 0;
+  std::uint64_t next = 0;
+  unsigned left = 0, beat = 0;
   std::deque<std::uint64_t> expected;
+
+  bool busy() const { return left > 0 || !expected.empty(); }
+
+  void take(Bench& bench, const Answers& in, unsigned p) {
+    svBitVecVal want[4];
+    content(expected.front(), want, 0);
+    expected.pop_front();
+    const unsigned code = in.rresp >> (2 * p) & 3;
+    bench.codes[code]++;
+    if (code == 0 && std::memcmp(want, in.rdata + 4 * p, kBeat) != 0) bench.wrong++;
+    const bool last = ++beat == bench.beats;
+    if (last != ((in.rlast >> p & 1) != 0)) bench.wrong++;
+    if (last) beat = 0;
+    if (bench.first == 0) bench.first = bench.cycles;
+    bench.moved++;
+  }
+
+  void ask(const Bench& bench, unsigned p) {
+    dram_ar(static_cast<int>(p), next, static_cast<unsigned char>(bench.beats - 1));
+    for (unsigned i = 0; i < bench.beats; i++) expected.push_back(next + i * kBeat);
+    next += bench.step;
+    left--;
+  }
 };
 
 struct Writer {
-  std::uint64_t next, step;
-  unsigned addresses = 0, data_bursts = 0, responses = 0, beat = 0;
+  std::uint64_t begin = 0;
+  unsigned bursts = 0, addresses = 0, data_bursts = 0, responses = 0, beat = 0;
+
+  bool busy() const { return responses < bursts; }
+
+  void ask(const Bench& bench, unsigned p) {
+    const std::uint64_t addr = begin + addresses++ * bench.step;
+    dram_aw(static_cast<int>(p), addr, static_cast<unsigned char>(bench.beats - 1));
+  }
+
+  void give(Bench& bench, unsigned p) {
+    svBitVecVal data[4];
+    const svBitVecVal strobe = 0xFFFF;
+    content(begin + data_bursts * bench.step + beat * kBeat, data, 99);
+    const bool last = ++beat == bench.beats;
+    dram_w(static_cast<int>(p), data, &strobe, last);
+    bench.moved++;
+    if (last) {
+      beat = 0;
+      data_bursts++;
+    }
+  }
 };
+
+// One cycle of a port; whether it still has something to do.
+bool port_cycle(Bench& bench, const Answers& in, unsigned p, Reader& r, Writer& w) {
+  if (in.rvalid >> p & 1) r.take(bench, in, p);
+  if (in.bvalid >> p & 1) {
+    bench.codes[in.bresp >> (2 * p) & 3]++;
+    w.responses++;
+  }
+  if (r.left > 0 && (in.arready >> p & 1)) r.ask(bench, p);
+  if (w.addresses < w.bursts && (in.awready >> p & 1)) w.ask(bench, p);
+  if (w.data_bursts < w.bursts && (in.wready >> p & 1)) w.give(bench, p);
+  return r.busy() || w.busy();
+}
+
+std::uint64_t number(const char* text) { return std::strtoull(text, nullptr, 0); }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 6) return 2;
   const std::string pattern = argv[1];
-  const unsigned ports = std::strtoul(argv[2], nullptr, 0), beats = std::strtoul(argv[3], nullptr, 0);
-  const unsigned bursts = std::strtoul(argv[4], nullptr, 0);
-  const std::uint64_t step = std::strtoull(argv[5], nullptr, 0);
-  const std::uint64_t base = std::strtoull(std::getenv("BENCH_BASE"), nullptr, 0), size = std::strtoull(std::getenv("BENCH_SIZE"), nullptr, 0);
-  const bool reads = pattern != "write", writes = pattern == "write" || pattern == "both";
+  Bench bench{static_cast<unsigned>(number(argv[2])), static_cast<unsigned>(number(argv[3])), number(argv[5])};
+  const auto bursts = static_cast<unsigned>(number(argv[4]));
+  const std::uint64_t base = number(std::getenv("BENCH_BASE")), part = number(std::getenv("BENCH_SIZE")) / kPorts;
   dram_reset();
-  std::array<Reader, kPorts> r;
-  std::array<Writer, kPorts> w;
+  std::array<Reader, kPorts> readers;
+  std::array<Writer, kPorts> writers;
   for (unsigned p = 0; p < kPorts; p++) {
-    r[p] = {base + p * (size / kPorts), step, p < ports && reads ? bursts : 0, 0, {}};
-    w[p] = {base + p * (size / kPorts) + size / kPorts / 2, step};
-    if (p >= ports || !writes) w[p].addresses = w[p].data_bursts = w[p].responses = bursts;
+    readers[p].next = base + p * part;
+    writers[p].begin = base + p * part + part / 2;
+    if (p < bench.ports && pattern != "write") readers[p].left = bursts;
+    if (p < bench.ports && (pattern == "write" || pattern == "both")) writers[p].bursts = bursts;
   }
-  svBitVecVal arready = 0, rvalid = 0, rlast = 0, rresp = 0, awready = 0, wready = 0, bvalid = 0, bresp = 0;
-  svBitVecVal rdata[16] = {};
-  unsigned long long cycles = 0, moved = 0, wrong = 0, first = 0;
-  std::array<unsigned long long, 4> codes{};
-  for (bool busy = true; busy && cycles < 1000000; cycles++) {
+  Answers in;
+  for (bool busy = true; busy && bench.cycles < 1000000; bench.cycles++) {
     busy = false;
-    for (unsigned p = 0; p < kPorts; p++) {
-      if (rvalid >> p & 1) {
-        svBitVecVal want[4];
-        content(r[p].expected.front(), want, 0);
-        r[p].expected.pop_front();
-        codes[rresp >> (2 * p) & 3]++;
-        if ((rresp >> (2 * p) & 3) == 0 && std::memcmp(want, rdata + 4 * p, kBeat) != 0) wrong++;
-        const bool last = ++r[p].beats == beats;
-        if (last != ((rlast >> p & 1) != 0)) wrong++;
-        if (last) r[p].beats = 0;
-        if (first == 0) first = cycles;
-        moved++;
-      }
-      if (bvalid >> p & 1) {
-        codes[bresp >> (2 * p) & 3]++;
-        w[p].responses++;
-      }
-      if (r[p].left > 0 && (arready >> p & 1)) {
-        dram_ar(static_cast<int>(p), r[p].next, static_cast<unsigned char>(beats - 1));
-        for (unsigned i = 0; i < beats; i++) r[p].expected.push_back(r[p].next + i * kBeat);
-        r[p].next += step;
-        r[p].left--;
-      }
-      if (w[p].addresses < bursts && (awready >> p & 1)) {
-        dram_aw(static_cast<int>(p), w[p].next + w[p].addresses * step, static_cast<unsigned char>(beats - 1));
-        w[p].addresses++;
-      }
-      if (w[p].data_bursts < bursts && (wready >> p & 1)) {
-        svBitVecVal data[4];
-        const svBitVecVal strobe = 0xFFFF;
-        content(w[p].next + w[p].data_bursts * step + w[p].beat * kBeat, data, 99);
-        const bool last = ++w[p].beat == beats;
-        dram_w(static_cast<int>(p), data, &strobe, last);
-        moved++;
-        if (last) {
-          w[p].beat = 0;
-          w[p].data_bursts++;
-        }
-      }
-      busy = busy || r[p].left > 0 || !r[p].expected.empty() || w[p].responses < bursts;
-    }
-    const svBitVecVal r_taken = rvalid, b_taken = bvalid;
-    dram_cycle(&r_taken, &b_taken, &arready, &rvalid, &rlast, &rresp, rdata, &awready, &wready, &bvalid, &bresp);
+    for (unsigned p = 0; p < kPorts; p++) busy |= port_cycle(bench, in, p, readers[p], writers[p]);
+    const svBitVecVal r_taken = in.rvalid, b_taken = in.bvalid;
+    dram_cycle(&r_taken, &b_taken, &in.arready, &in.rvalid, &in.rlast, &in.rresp, in.rdata, &in.awready, &in.wready,
+               &in.bvalid, &in.bresp);
   }
-  std::printf("{\"cycles\": %llu, \"beats\": %llu, \"wrong\": %llu, \"first\": %llu, \"codes\": [%llu, %llu, %llu, %llu]}\n", cycles,
-              moved, wrong, first, codes[0], codes[1], codes[2], codes[3]);
+  std::printf("{\"cycles\": %llu, \"beats\": %llu, \"wrong\": %llu, \"first\": %llu, ", bench.cycles, bench.moved,
+              bench.wrong, bench.first);
+  std::printf("\"codes\": [%llu, %llu, %llu, %llu]}\n", bench.codes[0], bench.codes[1], bench.codes[2], bench.codes[3]);
   return 0;
 }

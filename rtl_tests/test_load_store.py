@@ -41,9 +41,7 @@ class Bench:
         self.dut, self.size, self.rng, self.busy = dut, size_under_test(), random.Random(seed), busy
         size = self.size
         stripe = 16 * (LINES + self.rng.randrange(100))
-        self.space = Space(
-            0x9000 + 16 * self.rng.randrange(256), stripe, size.ports, bytearray(LINES * size.line_bytes)
-        )
+        self.space = Space(16 * self.rng.randrange(1 << 59), stripe, size.ports, bytearray(LINES * size.line_bytes))
         self.ports = [WritePort(m, self.space, timing, random.Random(seed + m)) for m in range(size.ports)]
         self.queue = [self.rng.getrandbits(32) for _ in range(size.max_experts * (size.max_rows + 1))]
         self.entries: deque[int | None] = deque([None] * MEM_LATENCY)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from bundles import Case, Outcome, check, install, run_job, stored, write_bundle
+from bundles import VARIANT, Case, Outcome, check, install, run_job, stored, write_bundle
 from cases import Builder
 
 from codesign.schedule.design import MachineSize, MemoryKind
@@ -16,11 +16,11 @@ from codesign.schedule.isa import Post, Space, Status, WeightFormat, Width
 
 SMALL = MachineSize(
     simd=16, pe=16, ports=2, act_words=2048, res_words=512, max_rows=40, key_words=3, max_experts=8, acc_bits=32,
-    norm_dim_max=96, max_instructions=32, fifo_blocks=32,
+    norm_dim_max=96, max_instructions=128, fifo_blocks=32,
 )  # fmt: skip
 WIDE = MachineSize(
     simd=32, pe=16, ports=4, act_words=1024, res_words=700, max_rows=37, key_words=2, max_experts=5, acc_bits=30,
-    norm_dim_max=96, max_instructions=20, fifo_blocks=64, act_memory=MemoryKind.URAM, fifo_memory=MemoryKind.URAM,
+    norm_dim_max=96, max_instructions=100, fifo_blocks=64, act_memory=MemoryKind.URAM, fifo_memory=MemoryKind.URAM,
 )  # fmt: skip
 SIZES = {"simd16_pe16": SMALL, "simd32_pe16": WIDE}
 INT8, INT4, INT2 = WeightFormat.INT8, WeightFormat.INT4, WeightFormat.INT2
@@ -94,7 +94,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     cases = make_cases(size)
     write_bundle(work / "bundle", size, cases)
     folder = install(work / "bundle", request.param)
-    check(folder, "build", "rtlsim")
+    check(folder, "build", "rtlsim", *VARIANT)
     failing = [i for i, case in enumerate(cases) if case.status is not Status.OK]
     good = [i for i in range(len(cases)) if i not in failing]
     order = good + [i for pair in zip(failing, [0] * len(failing), strict=True) for i in pair]

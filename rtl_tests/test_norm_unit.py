@@ -23,7 +23,10 @@ from codesign.schedule.design import MachineSize
 from codesign.schedule.isa import Instruction, Opcode
 
 Ints = npt.NDArray[np.int64]
-PARTS = ("sdp_ram", "delay_line", "adder_tree", "soft_multiplier", "word_fifo", "rsqrt", "norm_stats", "norm_lane")
+PARTS = (
+    "sdp_ram", "delay_line", "adder_tree", "soft_multiplier", "word_fifo", "leading_byte", "rsqrt", "norm_stats",
+    "norm_lane",
+)  # fmt: skip
 UNIT = Unit("tb_norm_unit", (*PARTS, "norm_unit"))
 BLOCK_LATENCY = 3
 SRC, DST = 11, 5

@@ -6,15 +6,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cocotb
 import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge
-from control_bench import decode_pass, machine, run
+from control_bench import SIZES, decode_pass, machine
 from instructions import Maker
+from unit import Unit, run
 
 from codesign.emit.params import PassKind, PassPost, RowSource
 from codesign.schedule.design import MachineSize
@@ -22,8 +22,8 @@ from codesign.schedule.isa import PLANES, SLICE_BITS, Instruction, Opcode, Width
 
 
 @pytest.mark.parametrize("size", ["simd16", "simd32", "simd64"])
-def test_pass_issuer(size: str, tmp_path: Path) -> None:
-    run(tmp_path, "pass_issuer", (), size, "test_pass_issuer")
+def test_pass_issuer(size: str) -> None:
+    run(Unit("pass_issuer"), size, "test_pass_issuer", SIZES[size])
 
 
 # ---- the model ----

@@ -22,8 +22,11 @@ from codesign.schedule.isa import Instruction, Opcode
 Ints = npt.NDArray[np.int64]
 UNIT = Unit(
     "tb_router",
-    ("sdp_ram", "delay_line", "adder_tree", "word_fifo", "exp2_lane", "reciprocal", "argmax_tree", "router"),
-)
+    (
+        "sdp_ram", "delay_line", "adder_tree", "word_fifo", "exp2_lane", "leading_byte", "reciprocal", "argmax_tree",
+        "router",
+    ),
+)  # fmt: skip
 
 
 def _machine(simd: int, pe: int, max_experts: int, max_rows: int) -> MachineSize:

@@ -25,8 +25,9 @@ UNIT = Unit(
     (
         "sdp_ram", "tdp_ram", "act_memory", "res_memory", "delay_line", "adder_tree", "carry_tree", "max_tree",
         "mac_cell", "mac_chain", "mac_row_pair", "mac_array", "round_shift", "requantizer", "gelu_lane", "post_lane",
-        "prob_lane", "reciprocal", "weight_tile", "weight_loader", "record_bank", "score_memory", "pass_table",
-        "pass_control", "slot_issuer", "unified_unit",
+        "prob_lane", "leading_byte", "reciprocal", "weight_row", "weight_tile", "weight_loader", "record_bank",
+        "score_memory", "pass_table", "pass_walk", "pass_control", "slot_issuer", "slot_stages", "accumulator",
+        "row_sum", "head_scores", "post_processor", "result_writer", "row_tracker", "unified_unit",
     ),
 )  # fmt: skip
 

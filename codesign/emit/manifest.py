@@ -169,7 +169,7 @@ class Manifest(_Model):
     name: str
     board: str
     part: str
-    clock_mhz: float
+    clock_mhz: float = Field(gt=0)
     machine: Machine
     registers: tuple[RegisterEntry, ...]
     unit_states: tuple[UnitState, ...]

@@ -86,10 +86,16 @@ class EstimateReport:
 def supply_of(bundle: Bundle) -> Supply:
     """The external memory of the bundle's board at the machine's clock."""
     dram, clock = bundle.manifest.dram, bundle.manifest.clock_mhz
-    ports = bundle.size.ports
-    rate = min(dram.bytes_per_cycle(clock), bundle.size.line_bytes)
-    assert ports <= dram.ports
-    return Supply(rate, dram.latency_cycles(clock))
+    return Supply(
+        bytes_per_cycle=dram.bytes_per_cycle(clock),
+        latency=dram.latency_cycles(clock),
+        opening=dram.row_miss_ns * clock / 1e3,
+        turnaround=dram.turnaround_ns * clock / 1e3,
+        refresh_interval=dram.refresh_interval_ns * clock / 1e3,
+        banks=dram.banks,
+        page_bytes=dram.page_bytes,
+        stripe=bundle.manifest.memory.bytes // bundle.size.ports,
+    )
 
 
 def estimate_bundle(bundle: Bundle, image: int = 0, width: ExpertWidth = ExpertWidth.STORED) -> EstimateReport:
@@ -130,9 +136,8 @@ def _task(bundle: Bundle, task: str, image: int, width: ExpertWidth) -> TaskEsti
         for info, t, bytes_ in zip(entry.instructions, timed.instructions, moved, strict=True)
     )
     read = sum(row.read_bytes for row in rows)
-    return TaskEstimate(
-        task, width, timed.cycles, entry.macs, entry.macs / size.macs, read / supply.bytes_per_cycle, rows
-    )
+    rate = min(supply.bytes_per_cycle, size.line_bytes)
+    return TaskEstimate(task, width, timed.cycles, entry.macs, entry.macs / size.macs, read / rate, rows)
 
 
 def _bytes_read(

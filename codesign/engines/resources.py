@@ -23,7 +23,7 @@ from codesign.engines.resources_paths import Timing, timing
 from codesign.engines.resources_primitives import Kind, primitive
 from codesign.engines.resources_units import LIMIT_BITS, Unit, cut, split
 from codesign.engines.resources_yosys import cache_folder, elaborate, map_units, version
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.schedule import Board, load_board
 from codesign.schedule.board import Resources
 
@@ -203,7 +203,7 @@ def resources(bundle: Bundle, progress: Progress = _silent, jobs: int = 2) -> Re
         with tempfile.TemporaryDirectory(prefix="resources-", dir=build) as folder:
             return measure(bundle.path / "rtl", TOP, board, Synthesis(Path(folder), cache_folder(), jobs), progress)
     except OSError as error:
-        raise InputError(f"bundle {bundle.path} must be writable and have room: {error.strerror}; copy it") from None
+        raise InputError(f"bundle {bundle.path} must be writable and have room: {reason(error)}; copy it") from None
 
 
 def measure(rtl: Path, top: str, board: Board, how: Synthesis, progress: Progress = _silent) -> ResourceReport:

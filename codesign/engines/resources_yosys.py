@@ -24,7 +24,7 @@ from codesign.engines import toolchain
 from codesign.engines.resources_netlist import Summary, summarise
 from codesign.engines.resources_units import UNIT, Unit
 from codesign.engines.toolchain import Command, Tool
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 
 _FORMAT = "2"
 """Of a cache entry; to be counted up when summaries change their meaning."""
@@ -123,7 +123,7 @@ def _sources(rtl: Path) -> tuple[str, ...]:
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise InputError(f"{listing} must list the RTL: {error.strerror}; generate the bundle again") from None
+        raise InputError(f"{listing} must list the RTL: {reason(error)}; generate the bundle again") from None
     names = [line.strip() for line in lines if line.strip() and not line.strip().startswith(("//", "#"))]
     for name in names:
         if not (rtl / name).is_file():
@@ -228,5 +228,5 @@ def _keep(entry: Path, content: bytes) -> None:
                 part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{entry.parent} must be writable and have room: {error.strerror}; set XDG_CACHE_HOME"
+            f"{entry.parent} must be writable and have room: {reason(error)}; set XDG_CACHE_HOME"
         ) from None

@@ -16,7 +16,7 @@ from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference
 from codesign.engines.engine import Engine, Output, Profile, Run
 from codesign.engines.timeline import Trace, parse_trace
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 
 RESULTS = "results"
 _PROFILE = "profile.json"
@@ -201,7 +201,7 @@ def _write(bundle: Bundle, name: str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)
     except OSError as error:
-        raise InputError(f"{folder} must be writable and have room: {error.strerror}; free some space") from None
+        raise InputError(f"{folder} must be writable and have room: {reason(error)}; free some space") from None
     finally:
         _discard(temporary)
 

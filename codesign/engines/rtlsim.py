@@ -12,7 +12,7 @@ from codesign.engines import toolchain
 from codesign.engines.build import build, check_command, last_line
 from codesign.engines.engine import Engine, Output, Profile, Request, output_bytes, task_of
 from codesign.engines.timeline import parse_trace, perfetto
-from codesign.engines.toolchain import Command, Tool
+from codesign.engines.toolchain import Command, Completed, Tool
 from codesign.errors import CheckError
 from codesign.schedule.isa import BEAT_BYTES, Status
 
@@ -57,11 +57,20 @@ def run(request: Request) -> list[Output]:
     completed = toolchain.run_all(commands, request.jobs, poll)
     outputs: dict[int, Output] = {}
     for number, part in enumerate(parts):
-        last_line(completed[number], "simulating the RTL")
+        last_line(_with_log(request, completed[number], request.work / f"job{number}"), "simulating the RTL")
         outputs.update(zip(part, _outputs(request, part, request.work / f"job{number}"), strict=True))
     if request.perfetto is not None:
         _write_timeline(request, outputs[0].trace, request.perfetto)
     return [outputs[index] for index in range(len(request.runs))]
+
+
+def _with_log(request: Request, completed: Completed, folder: Path) -> Completed:
+    """The same, and of a job that failed the log at a place that stays."""
+    log, kept = folder / "rtlsim.log", request.bundle.path / "build" / "rtlsim.log"
+    if not completed.status or not log.is_file():
+        return completed
+    log.replace(kept)
+    return Completed(completed.status, tuple(line.replace(str(log), str(kept)) for line in completed.tail))
 
 
 def _first_runs(request: Request) -> frozenset[int]:

@@ -19,7 +19,7 @@ from codesign.engines.compare import Difference, Ints, decode, first_difference
 from codesign.engines.engine import Engine, Output, Progress, Request, Run
 from codesign.engines.images import load_images
 from codesign.engines.results import SimulationResult, TaskCycles, keep_profiles, keep_result
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.reference import run_task
 from codesign.spec.patches import Pixels, to_patches
 
@@ -114,7 +114,7 @@ def _run(asked: Request, engine: Engine) -> list[Output]:
             asked.progress(len(asked.runs), len(asked.runs))
             return outputs
     except OSError as error:
-        raise InputError(f"bundle {bundle.path} must be writable and have room: {error.strerror}; copy it") from None
+        raise InputError(f"bundle {bundle.path} must be writable and have room: {reason(error)}; copy it") from None
 
 
 def _compare(

@@ -129,6 +129,7 @@ class Residency:
         self._slots: dict[BlockKey, int] = {}
         self._loading: set[BlockKey] = set()
         self._claimed: set[BlockKey] = set()
+        self._ahead = {c.size: 0 for c in plan.classes}  # being read, and not claimed
         self._idle: dict[int, OrderedDict[BlockKey, None]] = {c.size: OrderedDict() for c in plan.classes}
 
     def size(self, key: BlockKey) -> int:
@@ -154,11 +155,7 @@ class Residency:
 
     def available(self, size: int) -> int:
         """Slots of that size that are free or can be freed (speculative reads in flight count: they end)."""
-        unclaimed = sum(1 for key in self._loading if key not in self._claimed and self._slots_size(key) == size)
-        return len(self._free[size]) + len(self._idle[size]) + unclaimed
-
-    def _slots_size(self, key: BlockKey) -> int:
-        return 0 if key in self._pinned else self._sizes[key]
+        return len(self._free[size]) + len(self._idle[size]) + self._ahead[size]
 
     def begin_load(self, key: BlockKey, keep: Container[int] = ()) -> int | None:
         """A place to read the block to, or None when every slot is in use; blocks of the layers in `keep` stay."""
@@ -169,6 +166,7 @@ class Residency:
             if place is None:
                 return None
             self._slots[key] = place
+            self._ahead[size] += 1
         self._loading.add(key)
         return place
 
@@ -185,12 +183,14 @@ class Residency:
         if key in self._pinned:
             self._loaded_pins.add(key)
         elif key not in self._claimed:
+            self._ahead[self._sizes[key]] -= 1
             self._idle[self._sizes[key]][key] = None
 
     def drop(self, key: BlockKey) -> None:
         """It did not arrive: its slot is free again."""
         self._loading.discard(key)
         if key not in self._pinned:
+            self._ahead[self._sizes[key]] -= key not in self._claimed
             self._claimed.discard(key)
             self._free[self._sizes[key]].append(self._slots.pop(key))
 
@@ -200,6 +200,7 @@ class Residency:
             return
         self._claimed.add(key)
         self._idle[self._sizes[key]].pop(key, None)
+        self._ahead[self._sizes[key]] -= key in self._loading
 
     def release(self, key: BlockKey) -> None:
         """It was just used, and may give way."""

@@ -179,7 +179,7 @@ class LayerPass:
                 where = places[:upto]
                 self._kernel.native.complete(group.x, group.sums, group.gates, out, where, group.added, upto, expert)
             group.added = upto
-        if all(group.added == group.levels for group in groups):
+        if last + 1 >= groups[0].levels:  # the widest group is the first one
             self._groups[expert] = []
 
     def result(self) -> Int16s:

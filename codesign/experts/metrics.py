@@ -77,6 +77,8 @@ class Metrics:
     """Sum over layers: from the arrival of the layer's last read to its end."""
     ideal_ratio: float
     """T / max(io, compute): 1 is perfect overlap."""
+    layered_ratio: float
+    """T / sum over layers of max(io, compute) in it: a layer's routing is not known before the one below is done."""
     hidden_fraction: float
     """(io + compute - T) / min(io, compute)."""
     io_share: float
@@ -107,6 +109,20 @@ def union_ns(intervals: Iterable[tuple[int, int]]) -> int:
     return total
 
 
+def layered_ns(record: Record, reads: list[tuple[int, int]]) -> int:
+    """The least time with layers one after the other: of each the larger of I/O and compute, and what lies between."""
+    computing = [(s.begin, s.end) for s in record.spans if s.kind is not Kind.STALL]
+    outside = union_ns((s.begin, s.end) for s in record.spans if s.kind is Kind.DENSE)
+    total = outside
+    for layer in record.layers:
+        within = [
+            union_ns((max(a, layer.begin), min(b, layer.end)) for a, b in spans if a < layer.end and b > layer.begin)
+            for spans in (reads, computing)
+        ]
+        total += max(within)
+    return total
+
+
 def measure(record: Record) -> Metrics:
     """The numbers of a run. Reads that began before it are counted from its begin on."""
     total = max(1, record.ended - record.began)
@@ -124,6 +140,7 @@ def measure(record: Record) -> Metrics:
         first_load_seconds=sum(one.first_compute - one.begin for one in record.layers) / 1e9,
         last_compute_seconds=tail / 1e9,
         ideal_ratio=total / max(io, compute, 1),
+        layered_ratio=total / max(1, layered_ns(record, reads)),
         hidden_fraction=(io + compute - total) / max(1, min(io, compute)),
         io_share=io / total,
         compute_share=compute / total,
@@ -167,6 +184,7 @@ TABLE = (
     ("first loads", "first_load_seconds", "{:.3f} s"),
     ("last computes", "last_compute_seconds", "{:.3f} s"),
     ("time / ideal", "ideal_ratio", "{:.3f}"),
+    ("time / ideal by layer", "layered_ratio", "{:.3f}"),
     ("hidden", "hidden_fraction", "{:.1%}"),
     ("hit rate, blocks", "hit_rate", "{:.1%}"),
     ("hit rate, bytes", "byte_hit_rate", "{:.1%}"),

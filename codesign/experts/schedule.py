@@ -230,10 +230,10 @@ class LayerRun:
         if not self._open:
             return None
         first = self._open[0]
+        if not self._ahead:  # the baseline overlaps nothing: all of an expert is here before it begins
+            return first if all((first[0], level) in self._ready for level in self._of(first[0])) else None
         if first in self._ready or (not self._eager and first not in self._waiting):
             return first if first in self._ready else None
-        if not self._ahead:
-            return None
         return next((s for s in self._open if s in self._ready and self._computed.get(s[0], 0) == s[1]), None)
 
     def also_ready(self, step: Step) -> int:

@@ -113,7 +113,9 @@ def run_trace(
         runtime.start()
         for number, tokens in enumerate(trace.batches):
             residual = inputs[0][1][:tokens]
-            for layer in range(len(store.layers)):
+            for layer, shape in enumerate(store.layers):
+                if residual.shape[1] != shape.embed_dim:
+                    residual = inputs[layer][1][:tokens]
                 batch = runtime.batch(inputs[layer][0][:tokens], trace.dense_gates(number, layer), residual)
                 following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
                 residual = runtime.layer(layer, batch, following)

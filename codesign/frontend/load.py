@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.frontend.qonnx_ops import DOMAIN
 
 MAX_FILE_BYTES = 1 << 30
@@ -60,7 +60,7 @@ def _read(path: Path) -> bytes:
             raise InputError(f"{path} must be at most {MAX_FILE_BYTES} bytes, not {size}; export a smaller model")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} must be readable: {error.strerror}; check its permissions") from None
+        raise InputError(f"{path} must be readable: {reason(error)}; check its permissions") from None
 
 
 def _parse(path: Path, content: bytes) -> ModelProto:

@@ -12,7 +12,7 @@ from string import Template
 
 from codesign import __version__
 from codesign.engines import Bundle, Engine, load_result
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.report.frame import read_frames
 from codesign.report.lanes import timelines
 from codesign.report.measure import Measurement, measure
@@ -72,7 +72,7 @@ def _write(page: Path, text: str) -> Path:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(page)
     except OSError as error:
-        raise InputError(f"{page} must be writable and have room: {error.strerror}; free some space") from None
+        raise InputError(f"{page} must be writable and have room: {reason(error)}; free some space") from None
     finally:
         temporary.unlink(missing_ok=True)
     return page

@@ -15,7 +15,8 @@ from codesign.schedule.design import MachineSize, MemoryKind
 from codesign.schedule.isa import BEAT_BITS, INSTRUCTION_BITS
 from codesign.schedule.stream import ceil_div
 
-_SIMPLE_DUAL_PORT = ((72, 512), (36, 1024), (18, 2048), (9, 4096), (4, 8192), (2, 16384), (1, 32768))
+_SIMPLE_DUAL_PORT = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+"""Width and depth of a RAMB18E2, half a BRAM36; the true dual port has one bit more of depth than of width."""
 _TRUE_DUAL_PORT = _SIMPLE_DUAL_PORT[1:]
 _URAM = (72, 4096)
 _FIFO_DEPTHS = (4096, 2048, 1024, 512, 256, 128, 64, 32)
@@ -23,8 +24,17 @@ _READER_FIFO_BEATS = 512
 _ROUTED_SHARE = 0.9
 """Share of the memory blocks a design may use: beyond, place and route at 300 MHz is not credible."""
 _BANK_LANES = 16
-_LANE_DSP, _SHARED_DSP = 3, 24
-"""DSP48E2 of the post-processor and the norm lane of each array row, and of what exists once (estimate)."""
+_LANE_DSP, _SHARED_DSP = 3, 14
+"""DSP48E2 of the post-processor and the norm lane of each array row, and of what exists once."""
+_FACTOR_BITS = 27
+"""The wider factor of a DSP48E2; accumulators and D * R of layer norms beyond take a second slice in each lane."""
+_MEAN_BITS, _SHARED_MEAN_DSP = 16, 3
+"""D * R is that much wider than D; what a second slice in each lane goes with in what exists once."""
+_PICKS = 32
+"""Rows of picks that the router holds."""
+_BLOCK_DEPTH = 256
+"""Memories of a word of softmax state a row go into block RAM when there are more rows, else into LUTs."""
+_ROW_MEMORIES = 3
 
 
 @dataclass(frozen=True)
@@ -36,20 +46,26 @@ class Cost:
     uram: int
 
 
-def dsp48(simd: int, pe: int) -> int:
-    """DSP48E2 of a machine with that array: two products each, and the post-processor's and the norm's (estimate)."""
-    return simd * pe // 2 + _LANE_DSP * pe + _SHARED_DSP
+def dsp48(simd: int, pe: int, acc_bits: int, norm_dim_max: int) -> int:
+    """DSP48E2 of a machine with that array: two products each, the post-processor's and the norm's.
+
+    As many as `codesign resources` finds (docs/resources.md).
+    """
+    wide_norm = norm_dim_max.bit_length() + _MEAN_BITS > _FACTOR_BITS
+    lane = _LANE_DSP + (acc_bits > _FACTOR_BITS) + wide_norm
+    return simd * pe // 2 + lane * pe + _SHARED_DSP + wide_norm * _SHARED_MEAN_DSP
 
 
-def _bram(width: int, depth: int, shapes: tuple[tuple[int, int], ...]) -> int:
+def _bram18(width: int, depth: int, shapes: tuple[tuple[int, int], ...] = _SIMPLE_DUAL_PORT) -> int:
+    """Halves of a BRAM36."""
     return min(ceil_div(width, w) * ceil_div(depth, d) for w, d in shapes)
 
 
 def _blocks(kind: MemoryKind, width: int, depth: int, shapes: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """(BRAM36, URAM) of one memory."""
+    """(halves of BRAM36, URAM) of one memory."""
     if kind is MemoryKind.URAM:
         return 0, ceil_div(width, _URAM[0]) * ceil_div(depth, _URAM[1])
-    return _bram(width, depth, shapes), 0
+    return _bram18(width, depth, shapes), 0
 
 
 def cost(size: MachineSize) -> Cost:
@@ -58,17 +74,20 @@ def cost(size: MachineSize) -> Cost:
     act = _blocks(size.act_memory, 8 * _BANK_LANES, size.act_words, _TRUE_DUAL_PORT)
     score = _blocks(size.score_memory, 16 * _BANK_LANES, size.max_rows * size.key_words, _SIMPLE_DUAL_PORT)
     fifo = _blocks(size.fifo_memory, size.pe * size.simd, size.fifo_blocks, _SIMPLE_DUAL_PORT)
-    bram = (
+    halves = (
         banks * (act[0] + score[0])
         + fifo[0]
-        + 2 * _bram(16 * size.pe, size.res_words, _SIMPLE_DUAL_PORT)
-        + _bram(size.acc_bits * size.pe, size.max_rows, _SIMPLE_DUAL_PORT)
-        + _bram(32, size.max_experts * (size.max_rows + 1), _SIMPLE_DUAL_PORT)
-        + _bram(INSTRUCTION_BITS, size.max_instructions, _SIMPLE_DUAL_PORT)
-        + size.ports * _bram(BEAT_BITS, _READER_FIFO_BEATS, _SIMPLE_DUAL_PORT)
+        + 2 * _bram18(16 * size.pe, size.res_words)
+        + _bram18(size.acc_bits * size.pe, size.max_rows)
+        + _bram18(32, size.max_experts * (size.max_rows + 1))
+        + _bram18(INSTRUCTION_BITS, size.max_instructions)
+        + size.ports * _bram18(BEAT_BITS, _READER_FIFO_BEATS)
+        + _bram18(16 * size.max_experts, size.max_rows)
+        + _bram18(20, _PICKS * size.max_experts)
+        + (_ROW_MEMORIES * _bram18(16, size.max_rows) if size.max_rows > _BLOCK_DEPTH else 0)
     )
-    dsp = dsp48(size.simd, size.pe)
-    return Cost(dsp, bram, banks * (act[1] + score[1]) + fifo[1])
+    dsp = dsp48(size.simd, size.pe, size.acc_bits, size.norm_dim_max)
+    return Cost(dsp, ceil_div(halves, 2), banks * (act[1] + score[1]) + fifo[1])
 
 
 def _fits(size: MachineSize, board: Board) -> bool:

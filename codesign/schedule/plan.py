@@ -31,6 +31,13 @@ class ArrayShape:
     simd: int
     pe: int
 
+    def __post_init__(self) -> None:
+        if self.simd not in SIMD_CHOICES or self.pe % PE_STEP or not 0 < self.pe <= self.simd:
+            raise InputError(
+                f"array must be SIMDxPE with SIMD 16, 32 or 64 and PE a multiple of {PE_STEP} up to SIMD,"
+                f" not {self.simd}x{self.pe}; choose for example 64x48"
+            )
+
     @staticmethod
     def parse(text: str) -> ArrayShape:
         """From `64x48`. Raises InputError for anything else."""
@@ -89,7 +96,6 @@ def _size(graph: Graph, array: ArrayShape, board: Board, tasks: tuple[_TaskPlan,
     rows = tiling.rows if tiling else max([n.output.shape[0] for n in nodes] + [graph.input.shape[0]])
     keys = max((n.output.shape[0] for n in nodes if n.kind is OpKind.ATTENTION), default=1)
     experts = max((n.output.shape[1] for n in nodes if n.kind is OpKind.ROUTE), default=1)
-    norm_dim = max((n.output.shape[1] for n in nodes if n.kind is OpKind.NORM), default=1)
     if experts > array.pe:
         raise InputError(f"num_experts must be at most pe = {array.pe}, not {experts}; choose a larger array")
     return MachineSize(
@@ -102,10 +108,15 @@ def _size(graph: Graph, array: ArrayShape, board: Board, tasks: tuple[_TaskPlan,
         key_words=ceil_div(keys, array.simd),
         max_experts=experts,
         acc_bits=_accumulator_bits(graph),
-        norm_dim_max=ceil_div(norm_dim, array.pe) * array.pe,
+        norm_dim_max=_norm_dim_max(graph, array.pe),
         max_instructions=MIN_INSTRUCTIONS,
         fifo_blocks=MIN_FIFO_BLOCKS,
     )
+
+
+def _norm_dim_max(graph: Graph, pe: int) -> int:
+    norm_dim = max((n.output.shape[1] for n in graph.nodes if n.kind is OpKind.NORM), default=1)
+    return ceil_div(norm_dim, pe) * pe
 
 
 def _stream_blocks(graph: Graph, size: MachineSize) -> int:
@@ -117,11 +128,12 @@ def _stream_blocks(graph: Graph, size: MachineSize) -> int:
 def best_array(graph: Graph, board: Board) -> ArrayShape:
     """The array with the fewest passes' cycles for the graph among those whose multipliers fit the board."""
     experts = max((n.output.shape[1] for n in graph.nodes if n.kind is OpKind.ROUTE), default=1)
+    acc_bits = _accumulator_bits(graph)
     shapes = [
         ArrayShape(simd, pe)
         for simd in SIMD_CHOICES
         for pe in range(PE_STEP, simd + 1, PE_STEP)
-        if pe >= experts and dsp48(simd, pe) <= board.resources.dsp
+        if pe >= experts and dsp48(simd, pe, acc_bits, _norm_dim_max(graph, pe)) <= board.resources.dsp
     ]
     if not shapes:
         raise InputError(

@@ -1,81 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clock cycles of a Program without simulating the machine: passes, tiles and blocks instead of cycles.
 
-The model follows docs/machine.md at the grain of a weight tile: blocks arrive from DRAM at its sustained rate, into a
-FIFO of limited depth, in Program order; a tile's planes load while the tile before computes; the array issues one slot
-a cycle, rows wait for the rows they read; NORM and ROUTE run beside the array. Latencies are those of the RTL's
-pipelines, `Latencies`. The only input beside Program and machine is how many tokens each expert gets.
+The model follows docs/machine.md at the grain of a weight tile: blocks arrive from DRAM at its sustained rate, into
+FIFOs of limited depth, in Program order (`timing_fetch`, `timing_stream`); a tile's planes load while the tile before
+computes, and the array issues one slot a cycle (`timing_array`); rows wait for the rows they read; NORM and ROUTE run
+beside the array. All times are cycles of the run, as the RTL's traces have them; latencies are counted in the RTL's
+sources. The only input beside Program and machine is how many tokens each expert gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.schedule.design import MachineSize
-from codesign.schedule.isa import PLANES, SLICE_BITS, Instruction, Opcode, Post, Unit, Width
+from codesign.schedule.isa import INSTRUCTION_BITS, PLANES, SLICE_BITS, Instruction, Opcode, Post, Unit, Width
 from codesign.schedule.stream import ceil_div
+from codesign.schedule.timing_array import Array, Pass
+from codesign.schedule.timing_fetch import Fetcher
+from codesign.schedule.timing_stream import Stream, Supply, Times
 
-Times = npt.NDArray[np.int64]
+__all__ = ["InstructionTime", "Lacking", "ProgramTime", "Shares", "Supply", "estimate"]
 
-
-@dataclass(frozen=True)
-class Latencies:
-    """Pipeline lengths of the RTL, in cycles: counted in its sources, or read off its simulation where units meet."""
-
-    start: int = 7
-    """To the request of the Program's first line, and from its last line to the first dispatch."""
-    fetch: int = 20
-    """From the first dispatch to the request of its data: the check of an instruction."""
-    dispatch: int = 2
-    """From a completion to the start of the instruction that waited for it."""
-    passes: int = 3
-    """From there to its first pass,"""
-    experts: int = 5
-    """and if the queues are looked at first."""
-    dense: int = 40
-    """From a slot to its result being readable, beside the adder tree's levels."""
-    first_slot: int = 6
-    """From a tile's last plane to its first slot."""
-    kv_load: int = 8
-    """To the first key of an ATTENTION."""
-    min_slots: int = 8
-    """Slots of a tile of few rows; with its records' blocks, from the tile before to one that brings records."""
-    ahead: int = 5
-    """By how much a tile's load begins before the first slot of the tile before: its data are under way meanwhile."""
-    norm: int = 38
-    """From reading a row to its result being readable, beside its words and the adder tree's levels,"""
-    norm_records: int = 21
-    """and from its last parameter record."""
-    store: int = 28
-    """Of a STORE beside its beats and the memory's own latency."""
-
-    def result(self, size: MachineSize) -> int:
-        """From a slot to its result being readable."""
-        return self.dense + (size.simd // 8 - 1).bit_length()
-
-    def normed(self, size: MachineSize, n_tiles: int) -> int:
-        """From reading the first word of a row to its result being readable, beside `n_tiles` cycles."""
-        return self.norm + (size.pe - 1).bit_length() + n_tiles
-
-    def routed(self, size: MachineSize, rows: int, top_k: int) -> int:
-        """From the last row of logits to the final queues (rtl/router.sv: a ring of picks, then the counts)."""
-        levels = (size.max_experts - 1).bit_length()
-        ring = 1 + max(2, ceil_div(levels, 2))
-        pick = max(10 + max(1, levels), (top_k - 1) * ring + 4)
-        return (rows - 1) * (top_k - 1) + 3 + ring + pick + top_k + size.max_experts + 5
-
-
-@dataclass(frozen=True)
-class Supply:
-    """The external memory: sustained bytes a cycle over all ports, and cycles from request to data."""
-
-    bytes_per_cycle: float
-    latency: float
+_START, _END = 10, 7
+"""From the start to the request of the Program's first line; from the last completion to the end of the run."""
+_STORED = 5
+"""From a line of the Program at the ports to its being in the store."""
+_CHECK = 20
+"""From one instruction's being taken up for dispatch to the next one's: it is fetched and checked meanwhile."""
+_POP = 2
+"""From the start of LOAD or NORM to its first pop."""
+_LOADED = {Unit.ACT: 8, Unit.RES: 7}
+"""From a LOAD's last word leaving its block to completion."""
+_NORMED, _RECORDS = 37, 21
+"""To a row's result being readable: from reading it, beside its words and the adder tree's levels; from its records."""
+_STORE, _STORE_END = 7, 2
+"""From a STORE's start to its first beat, beside the ports; from the last one to completion, beside the memory."""
 
 
 @dataclass(frozen=True)
@@ -126,238 +88,206 @@ class ProgramTime:
     instructions: tuple[InstructionTime, ...]
 
 
-@dataclass
-class _Stream:
-    """Arrival of the stream's blocks in the FIFO."""
-
-    size: MachineSize
-    supply: Supply
-    free_at: float
-    """When the memory can deliver the next block."""
-    pops: list[int] = field(default_factory=list)
-
-    def pop(self, count: int, earliest: int, not_before: float = 0.0) -> int:
-        """Pops `count` blocks one a cycle, the first at `earliest` or later; the cycle after the last.
-
-        `not_before`: when the first of them may be requested.
-        """
-        cycles = self.size.block_bytes / self.supply.bytes_per_cycle
-        time = earliest
-        for _ in range(count):
-            requested = max(self.free_at - self.supply.latency, not_before)
-            if len(self.pops) >= self.size.fifo_blocks:  # a block is requested when there is room for it
-                requested = max(requested, self.pops[-self.size.fifo_blocks])
-            self.free_at = max(self.free_at, requested + self.supply.latency) + cycles
-            time = max(time, int(self.free_at) + 1)
-            self.pops.append(time)
-            time += 1
-        return time
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One pass of the array."""
-
-    rows: int
-    n_tiles: int
-    k_words: int
-    blocks: int
-    """Blocks of a weight tile; 0: it comes from ACT."""
-    load: int
-    """Cycles that loading a tile takes at least."""
-    not_before: float = 0.0
-    """When its blocks may be requested."""
-    share: float = 1.0
-    """Of the multipliers."""
-    ones: int = 0
-    """Planes that the machine appends to a tile's blocks: they take a cycle to load, but do not come from memory."""
-
-
-@dataclass
-class _Machine:
-    size: MachineSize
-    stream: _Stream
-    lat: Latencies
-    lacking: Lacking
-    slot: int = 0
-    """First cycle in which the array can issue."""
-    shadow: int = 0
-    """First cycle in which the next tile may load."""
-    complete: int = 0
-    """When every instruction so far is complete."""
-    norm_free: int = 0
-    rows: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """When each row of the latest instruction's result is readable."""
-    begun: int = 0
-    """First slot of the latest tile."""
-    front: int = 0
-    """The cycle up to which time is accounted for."""
-    compute: int = 0
-    memory: int = 0
-    stall: int = 0
-
-
 def estimate(
     program: Sequence[Instruction],
     size: MachineSize,
     supply: Supply,
     tokens: Sequence[Sequence[int]],
-    latencies: Latencies = Latencies(),
     lacking: Lacking = Lacking(),
 ) -> ProgramTime:
     """Cycles of a Program. `tokens[i]`: tokens of each expert in the i-th EXPERTS instruction."""
-    lines = len(program) * 64 / size.line_bytes
-    begin = int(latencies.start + supply.latency + lines * size.line_bytes / supply.bytes_per_cycle)
-    data = begin + latencies.fetch + 2 * supply.latency  # the memory's pipeline is empty, its rows are closed
-    machine = _Machine(size, _Stream(size, supply, data), latencies, lacking, begin, begin, begin)
+    stream = Stream(size, supply)
+    lines = INSTRUCTION_BITS // 8 * len(program) // size.line_bytes
+    arrivals = stream.program(lines, _START) + _STORED
+    first = int(arrivals[INSTRUCTION_BITS // 8 // size.line_bytes - 1])
+    fetcher = Fetcher(program, tokens, size, stream, int(arrivals[-1]) + 2)
+    machine = _Machine(size, stream, Array(size, stream), fetcher, lacking, moved=first - 1)
     queues = iter(tokens)
-    times = []
+    times: list[InstructionTime] = []
+    front = 0
+    array = machine.array
     for instruction in program:
-        counted = machine.front, machine.compute, machine.memory, machine.stall
-        machine.complete = max(machine.complete, _run(machine, instruction, queues))
-        alone = instruction.opcode in (Opcode.LOAD, Opcode.STORE) or instruction is program[-1]
-        machine.front = max(machine.front, machine.slot, machine.complete if alone else 0)
-        now = machine.front, machine.compute, machine.memory, machine.stall
+        counted = front, array.compute, array.memory, array.stall
+        machine.run(instruction, next(queues) if instruction.opcode is Opcode.EXPERTS else ())
+        alone = instruction.opcode in (Opcode.LOAD, Opcode.STORE)
+        last = len(times) + 1 == len(program)
+        front = max(front, array.slot, machine.complete if alone or last else 0) + (_END if last else 0)
+        array.slot = max(array.slot, front)
+        now = front, array.compute, array.memory, array.stall
         cycles, compute, memory, stall = (n - c for n, c in zip(now, counted, strict=True))
-        if alone and not compute:
+        if alone:
             memory = cycles
         times.append(InstructionTime(cycles, compute, memory, cycles - compute - memory - stall, stall))
-    return ProgramTime(machine.complete, tuple(times))
+    return ProgramTime(front, tuple(times))
 
 
-def _run(m: _Machine, i: Instruction, queues: Iterator[Sequence[int]]) -> int:
-    """Runs one instruction; the cycle in which it is complete."""
-    if not i.chain:
-        m.rows = np.zeros(0, dtype=np.int64)
-    start = m.complete + m.lat.dispatch if not i.chain else 0
-    if i.opcode is Opcode.LOAD:
-        return _load(m, i, start)
-    if i.opcode is Opcode.STORE:
-        return _store(m, i, start)
-    if i.opcode is Opcode.NORM:
-        return _norm(m, i, start)
-    if not i.chain:
-        start += m.lat.experts if i.opcode is Opcode.EXPERTS else m.lat.passes
-        m.slot, m.shadow = max(m.slot, start), max(m.shadow, start)
-    if i.opcode is Opcode.ATTENTION:
-        return _attention(m, i)
-    if i.opcode is Opcode.EXPERTS:
-        return _experts(m, i, next(queues))
-    share = m.lacking.shares.dense
-    dense = _Pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], _row_load(m), share=share)
-    end = _pass(m, dense, first_waits=bool(i.chain))
-    if i.opcode is Opcode.LINEAR and i.post is Post.GELU:
-        end = _gelu(m, i.rows, i.n_tiles)
-    if i.opcode is Opcode.ROUTE:
-        m.rows = np.zeros(0, dtype=np.int64)
-        return end + m.lat.routed(m.size, i.rows, i.top_k)
-    return end
+@dataclass
+class _Machine:
+    size: MachineSize
+    stream: Stream
+    array: Array
+    fetcher: Fetcher
+    lacking: Lacking
+    moved: int
+    """When the latest instruction was taken up for dispatch."""
+    idle: int = 0
+    """When the next one can be taken up, but for its check."""
+    complete: int = 0
+    """When every instruction so far is complete."""
+    norm_tiles: int = 0
+    """Words of a row, if the latest instruction is a NORM."""
+    norm_free: int = 0
+    """When the norm unit has no row to write and none that the array has to see."""
 
+    def run(self, i: Instruction, tokens: Sequence[int]) -> None:
+        """Runs one instruction. `tokens`: of each expert."""
+        self.fetcher.advance()
+        start = self._dispatch(i)
+        if not i.chain:
+            self.array.rows = np.zeros(0, dtype=np.int64)
+        self.idle = start + 1
+        if i.opcode is Opcode.LOAD:
+            end = self._load(i, start)
+        elif i.opcode is Opcode.STORE:
+            end = self._store(i, start)
+        elif i.opcode is Opcode.NORM:
+            end = self._norm(i, start)
+        elif i.opcode is Opcode.ATTENTION:
+            end = self._attention(i, start)
+        elif i.opcode is Opcode.EXPERTS:
+            end = self._experts(i, start, tokens)
+        else:
+            end = self._linear(i, start)
+        self.norm_tiles = i.n_tiles if i.opcode is Opcode.NORM else 0
+        self.complete = max(self.complete + 1, end)
+        self.fetcher.completed.append(self.complete)
+        if i.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.ROUTE):
+            self.idle = self.complete + 1
 
-def _row_load(m: _Machine) -> int:
-    """Cycles that a weight tile takes to load where it is not loaded by planes."""
-    return m.size.pe if m.lacking.row_loads else 0
+    def _dispatch(self, i: Instruction) -> int:
+        """When the instruction's unit starts."""
+        self.moved = max(self.moved + _CHECK, self.idle)
+        start = self.moved + 2
+        if not i.chain:
+            start = max(start, self.complete + 1)
+        return max(start, self.norm_free) if i.opcode is Opcode.NORM else start
 
+    def _load(self, i: Instruction, start: int) -> int:
+        """One memory word a cycle, as its blocks arrive."""
+        per_block = self.size.block_act_words if i.unit is Unit.ACT else self.size.block_res_words
+        time = start + _POP
+        for _ in range(i.blocks):
+            time = self.stream.pop(time) + per_block
+        return time - 1 + _LOADED[i.unit]
 
-def _gelu(m: _Machine, rows: int, n_tiles: int) -> int:
-    """The end of a pass of its own, if GELU is one."""
-    if m.lacking.gelu_pass:
-        m.slot = max(m.slot, int(m.rows[-1])) + rows * n_tiles
-        m.rows = np.full(rows, m.slot, dtype=np.int64)
-    return int(m.rows[-1])
+    def _store(self, i: Instruction, start: int) -> int:
+        """One beat a cycle (queues: an entry), whole lines; then the write responses."""
+        beats = {Unit.ACT: self.size.act_beats * i.words, Unit.RES: self.size.res_beats * i.words, Unit.QUEUE: i.words}
+        words = i.words // 4 if i.unit is Unit.QUEUE else beats[i.unit]
+        lines = ceil_div(words, self.size.ports)
+        return self.stream.write(start + _STORE + self.size.ports + beats[i.unit], lines) + _STORE_END
 
+    def _norm(self, i: Instruction, start: int) -> int:
+        """A RES word a cycle; rows wait for the instruction before when chained."""
+        record = start + _POP - 1
+        for _ in range(i.n_tiles * self.size.record_blocks):
+            record = self.stream.pop(record + 1)
+        ready = self._ready(i, start + 1)
+        steps = np.arange(i.rows, dtype=np.int64) * i.n_tiles
+        read = np.maximum.accumulate(ready - steps) + steps
+        levels = (self.size.pe - 1).bit_length()
+        done = np.maximum(read + 2 * i.n_tiles + _NORMED + levels, record + _RECORDS + steps)
+        self.array.rows = done
+        self.norm_free = int(done[-1]) + 2
+        return int(done[-1]) + 1
 
-def _load(m: _Machine, i: Instruction, start: int) -> int:
-    """One memory word a cycle, as its blocks arrive."""
-    per_block = m.size.block_act_words if i.unit is Unit.ACT else m.size.block_res_words
-    time = start
-    for _ in range(i.blocks):
-        time = m.stream.pop(1, time, start if i.fence else 0.0) - 1 + per_block
-    m.slot = m.shadow = max(m.slot, time)
-    return time + m.lat.first_slot
+    def _ready(self, i: Instruction, start: int) -> Times:
+        """When each row that the instruction reads is there."""
+        rows = self.array.rows
+        return np.maximum(rows, start) if len(rows) == i.rows else np.full(i.rows, start, dtype=np.int64)
 
+    def _linear(self, i: Instruction, start: int) -> int:
+        array, share = self.array, self.lacking.shares.dense
+        accepted, rows = array.accept(start + 1), self._ready(i, 0)
+        if i.chain and self.norm_tiles:
+            rows = self._behind(i, rows)
+        array.dense(self._pass(i.rows, i.n_tiles, i.k_words, PLANES[i.weight_format], share), accepted, rows)
+        if i.chain and self.norm_tiles:
+            self.norm_free = max(self.norm_free, array.seen + 3)
+        self.idle = accepted + 1
+        if i.opcode is Opcode.LINEAR and i.post is Post.GELU:
+            self._gelu(i.rows, i.n_tiles)
+        end = max(array.landed + 2, int(array.rows[-1]) + 1)
+        if i.opcode is Opcode.ROUTE:
+            end = max(end, self._route(i))
+            array.rows = np.zeros(0, dtype=np.int64)
+        return end
 
-def _store(m: _Machine, i: Instruction, start: int) -> int:
-    """One beat a cycle, then the write responses."""
-    beats = {Unit.ACT: m.size.act_beats * i.words, Unit.RES: m.size.res_beats * i.words, Unit.QUEUE: i.words // 4}
-    return start + beats[i.unit] + m.lat.store + int(m.stream.supply.latency)
+    def _behind(self, i: Instruction, rows: Times) -> Times:
+        """When NORM's rows can be read, if results that the pass makes of the first ones are written among them."""
+        if i.opcode is Opcode.ROUTE or i.k_words > 1 or i.post not in (Post.INT8, Post.GELU):
+            return rows
+        free = np.arange(i.rows) * (self.norm_tiles + 1) + int(rows[0]) - self.array.result // self.norm_tiles
+        return np.maximum(rows, free)
 
+    def _pass(self, rows: int, n_tiles: int, k_words: int, planes: int, share: float) -> Pass:
+        return Pass(rows, n_tiles, k_words, planes, share, self.size.pe if self.lacking.row_loads else 0)
 
-def _norm(m: _Machine, i: Instruction, start: int) -> int:
-    """A RES word a cycle; rows wait for the instruction before when chained."""
-    records = m.stream.pop(i.n_tiles * m.size.record_blocks, max(start, m.norm_free))
-    ready = m.rows if i.chain and len(m.rows) == i.rows else np.full(i.rows, start, dtype=np.int64)
-    first = max(start, m.norm_free)
-    steps = np.arange(i.rows, dtype=np.int64) * i.n_tiles
-    read = np.maximum.accumulate(np.maximum(ready, first) - steps) + steps
-    m.norm_free = int(read[-1]) + i.n_tiles
-    m.rows = np.maximum(read + i.n_tiles + m.lat.normed(m.size, i.n_tiles), records + steps + m.lat.norm_records)
-    return int(m.rows[-1])
+    def _gelu(self, rows: int, n_tiles: int) -> None:
+        """A pass of its own, where GELU is one."""
+        if self.lacking.gelu_pass:
+            self.array.passes_over(rows * n_tiles)
 
+    def _route(self, i: Instruction) -> int:
+        """From the rows of logits to the final queues (rtl/router.sv: a ring of picks, then the counts)."""
+        levels = (self.size.max_experts - 1).bit_length()
+        ring = 1 + max(2, ceil_div(levels, 2))
+        steps = np.arange(i.rows) * i.top_k
+        enter = int(np.max(self.array.rows - steps) + steps[-1]) + 3  # a row is in the ring for `top_k` of its cycles
+        pick = max(10 + max(1, levels), (i.top_k - 1) * ring + 4)
+        return enter + ring + pick + i.top_k + self.size.max_experts + 5
 
-def _attention(m: _Machine, i: Instruction) -> int:
-    end = 0
-    m.shadow += m.lat.kv_load + ceil_div(i.keys, m.size.pe)  # the issuer counts the tiles of keys
-    for head in range(i.num_heads):
-        first, last = head * i.dim, (head + 1) * i.dim
-        columns = last - first // 16 * 16
-        windows, groups = ceil_div(columns, m.size.simd), ceil_div(columns, m.size.pe)
-        share, key_words = m.lacking.shares.attention, ceil_div(i.keys, m.size.simd)
-        _pass(m, _Pass(i.rows, ceil_div(i.keys, m.size.pe), windows, 0, m.size.pe, share=share), first_waits=False)
-        if m.lacking.softmax_passes:
-            m.slot = max(m.slot, int(m.rows[-1])) + m.lacking.softmax_passes * i.rows * key_words
-            m.rows = np.full(i.rows, m.slot, dtype=np.int64)
-        mix = _Pass(i.rows, groups, key_words, 0, m.size.simd, share=share)
-        end = _pass(m, mix, first_waits=True)
-    return end
+    def _attention(self, i: Instruction, start: int) -> int:
+        array, size, share = self.array, self.size, self.lacking.shares.attention
+        tiles, key_words = ceil_div(i.keys, size.pe), ceil_div(i.keys, size.simd)
+        at = start + 2 + tiles  # the issuer counts the tiles of keys
+        for head in range(i.num_heads):
+            columns = head * i.dim % 16 + i.dim
+            windows, groups = ceil_div(columns, size.simd), ceil_div(columns, size.pe)
+            accepted = array.accept(at, windows)
+            array.keys(i.rows, tiles * windows, size.pe, windows, accepted, share, wait=False)
+            if self.lacking.softmax_passes:
+                array.passes_over(self.lacking.softmax_passes * i.rows * key_words)
+            accepted = array.accept(accepted + 2, groups)
+            array.keys(i.rows, groups * key_words, size.simd, groups, accepted, share, wait=True)
+            at = accepted + 2
+        self.idle = accepted + 1
+        return array.landed + 2
 
+    def _experts(self, i: Instruction, start: int, tokens: Sequence[int]) -> int:
+        """Two passes an expert with tokens; the first `ahead` are on chip early, whether or not they have any."""
+        array, share = self.array, self.lacking.shares.experts
+        at, end = start + 3, start + 5
+        for e, count in enumerate(tokens):
+            width = i.width_of(e)
+            if not count:
+                if e < i.ahead:
+                    at = array.accept(at + 2)
+                    array.drop(self._expert_blocks(i, e), at)
+                at += 1
+                continue
+            planes = PLANES[i.weight_format] if width is Width.STORED else SLICE_BITS[width] + 1
+            accepted = array.accept(at + 2)
+            array.dense(self._pass(count, i.n_tiles, i.k_words, planes, share), accepted, None)
+            self._gelu(count, i.n_tiles)
+            accepted = array.accept(accepted + 2)
+            array.dense(self._pass(count, i.n_tiles2, i.k_words2, planes, share), accepted, array.rows)
+            at = accepted + 1
+        self.idle = at
+        return max(end, array.landed + 2)
 
-def _experts(m: _Machine, i: Instruction, tokens: Sequence[int]) -> int:
-    """Two passes an expert with tokens; the first `ahead` are on chip early, whether or not they have any."""
-    end = dispatched = m.slot
-    for e, count in enumerate(tokens):
-        code = i.width_of(e)
-        planes, ones = (PLANES[i.weight_format], 0) if code is Width.STORED else (SLICE_BITS[code], 1)
-        late = float(dispatched) if e >= i.ahead else 0.0
-        if count == 0:
-            if e < i.ahead:
-                blocks = m.size.dense_blocks(i.n_tiles, i.k_words, planes)
-                blocks += m.size.dense_blocks(i.n_tiles2, i.k_words2, planes)
-                m.shadow = m.stream.pop(blocks, m.shadow)
-            continue
-        share, load = m.lacking.shares.experts, _row_load(m)
-        first = _Pass(count, i.n_tiles, i.k_words, planes, load, not_before=late, share=share, ones=ones)
-        _pass(m, first, first_waits=False)
-        _gelu(m, count, i.n_tiles)
-        second = _Pass(count, i.n_tiles2, i.k_words2, planes, load, not_before=late, share=share, ones=ones)
-        end = _pass(m, second, first_waits=True)
-    return end
-
-
-def _pass(m: _Machine, p: _Pass, first_waits: bool) -> int:
-    """Issues one pass; the cycle in which its last row is readable."""
-    ready = m.rows if first_waits and len(m.rows) == p.rows else None
-    slots = np.zeros(0, dtype=np.int64)
-    steps = (np.arange(p.rows) / p.share).astype(np.int64)
-    work = ceil(p.rows / p.share)
-    length = max(work, m.lat.min_slots)
-    for tile in range(p.n_tiles * p.k_words):
-        blocks = p.blocks + (m.size.record_blocks if p.blocks and tile % p.k_words == 0 else 0)
-        load = max(p.load, blocks + p.ones)
-        unhindered = m.shadow + load
-        loaded = max(m.stream.pop(blocks, m.shadow, p.not_before) + p.ones, unhindered) if blocks else unhindered
-        begin = max(m.slot, loaded + m.lat.first_slot)
-        if blocks > p.blocks:
-            begin = max(begin, m.begun + m.lat.min_slots + m.size.record_blocks)
-        m.begun = begin
-        m.memory += min(begin - m.slot, loaded - unhindered)
-        m.stall += max(0, min(begin - m.slot - (loaded - unhindered), load)) if tile else 0
-        slots = begin + steps
-        if tile == 0 and ready is not None:
-            slots = np.maximum.accumulate(np.maximum(ready, begin) - steps) + steps
-        m.compute += work
-        m.stall += length - work
-        m.slot = max(int(slots[-1]) + 1, int(slots[0]) + length)
-        m.shadow = int(slots[0]) - m.lat.ahead
-    m.rows = slots + m.lat.result(m.size)
-    return int(m.rows[-1])
+    def _expert_blocks(self, i: Instruction, expert: int) -> int:
+        """In the FIFO, of one expert."""
+        tiles = i.n_tiles * i.k_words + i.n_tiles2 * i.k_words2
+        ones = 0 if i.width_of(expert) is Width.STORED else tiles
+        return i.blocks_of(expert, self.size.record_blocks) + ones

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.spec.graph import Constant, Graph, ImageSpec, Node, TaskOutput
 from codesign.spec.ops import PARAMS_OF, OpKind
 from codesign.spec.types import IntType, TensorSpec
@@ -91,7 +91,7 @@ def _write_all(contents: tuple[tuple[Path, bytes], ...]) -> None:
         for part, path, _ in parts:
             part.replace(path)
     except OSError as error:
-        raise InputError(f"{error.filename} must be writable: {error.strerror}; choose another folder") from None
+        raise InputError(f"{error.filename} must be writable: {reason(error)}; choose another folder") from None
     finally:
         for part, _, _ in parts:
             with suppress(OSError):  # it was renamed, or could not be made
@@ -105,7 +105,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} must be readable: {error.strerror}; {_REMEDY}") from None
+        raise InputError(f"{path} must be readable: {reason(error)}; {_REMEDY}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path} must be whole JSON, not truncated or damaged; {_REMEDY}") from None
     if not isinstance(content, dict):
@@ -117,7 +117,7 @@ def _read_tensors(path: Path, specs: tuple[TensorSpec, ...]) -> list[npt.NDArray
     try:
         tensors = load_tensors(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} must be readable: {error.strerror}; {_REMEDY}") from None
+        raise InputError(f"{path} must be readable: {reason(error)}; {_REMEDY}") from None
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{path} must be a whole safetensors file, not damaged ({error}); {_REMEDY}") from None
     names = {spec.name for spec in specs}

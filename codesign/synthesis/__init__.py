@@ -16,7 +16,7 @@ from codesign.synthesis.recipe import (
     parse_recipe,
     read_recipe,
 )
-from codesign.synthesis.shapes import random_recipe
+from codesign.synthesis.shapes import RandomCase, random_case, random_recipe
 from codesign.synthesis.statistics import Macs, Statistics, count_macs, measure
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ImageRecipe",
     "Macs",
     "ModelRecipe",
+    "RandomCase",
     "Recipe",
     "Statistics",
     "Synthesis",
@@ -32,6 +33,7 @@ __all__ = [
     "measure",
     "parse_recipe",
     "photographs",
+    "random_case",
     "random_recipe",
     "read_recipe",
     "synthesise",

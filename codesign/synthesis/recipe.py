@@ -14,6 +14,9 @@ from codesign.passes.verify import MAX_NORM_DIM
 from codesign.settings import parse_toml, read_text
 from codesign.spec import ImageSpec, Readout
 
+MAX_TOKENS = 1 << 15
+"""Keys and values of all tokens stay on chip, in words of 16 address bits."""
+
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -116,6 +119,8 @@ class Recipe(_Section):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks must have distinct names, not {names}")
+        if self.num_tokens > MAX_TOKENS:
+            raise ValueError(f"image must have at most {MAX_TOKENS} tokens, not {self.num_tokens}")
         for task in self.tasks:
             if self.image.patch % task.cells:
                 raise ValueError(f"cells of {task.name} must divide patch ({self.image.patch}), not be {task.cells}")

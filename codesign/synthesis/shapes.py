@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from codesign.spec import Readout
@@ -40,3 +42,25 @@ def random_recipe(rng: np.random.Generator, name: str, class_token: bool | None 
     )
     image = ImageRecipe(height=rows * patch, width=columns * patch, patch=patch, channels=3)
     return Recipe(name=name, image=image, model=model, tasks=tasks[: int(rng.integers(1, 3))])
+
+
+@dataclass(frozen=True)
+class RandomCase:
+    """A random model for an array, and how it is to be scheduled."""
+
+    recipe: Recipe
+    seed: int
+    sliced: bool
+    """Also with slices of its experts: they are int8, in whole words of the array."""
+    block_rows: int | None
+    """Rows of a tile, if it is tiled over tokens."""
+
+
+def random_case(simd: int, pe: int, number: int) -> RandomCase:
+    """The `number`-th model for an array of `simd` x `pe`, always the same; every third one is tiled over tokens."""
+    tiled = number % 3 == 2
+    rng = np.random.default_rng([simd, pe, number])
+    recipe = random_recipe(rng, f"random-{simd}x{pe}-{number}", class_token=False if tiled else None)
+    whole_words = recipe.model.embed_dim % simd == recipe.model.expert_hidden % simd == 0
+    sliced = recipe.model.expert_weights is ExpertWeights.INT8 and whole_words
+    return RandomCase(recipe, number, sliced, 16 if tiled and recipe.num_tokens > 16 else None)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.train.model import MultiTaskViT
 from codesign.train.quantizers import Mode
 from codesign.train.recipe import Recipe, parse_recipe
@@ -41,7 +41,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} must be writable: {error.strerror}; choose another output path") from None
+        raise InputError(f"{path} must be writable: {reason(error)}; choose another output path") from None
 
 
 def write_checkpoint(path: Path, model: MultiTaskViT, recipe_text: str, metrics: Metrics) -> None:

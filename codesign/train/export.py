@@ -26,7 +26,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.transformation.quant_constant_folding import FoldTransposeIntoQuantInit
 from torch import Tensor, nn
 
-from codesign.errors import InputError
+from codesign.errors import InputError, reason
 from codesign.train.checkpoint import Checkpoint, read_checkpoint
 from codesign.train.model import MultiTaskViT
 from codesign.train.onnx_cleanup import give_readable_names, merge_initializers, merge_nodes
@@ -65,7 +65,7 @@ def write_qonnx(checkpoint: Checkpoint, out: Path) -> Path:
         temporary.replace(out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{out} must be writable: {error.strerror}; choose another output path") from None
+        raise InputError(f"{out} must be writable: {reason(error)}; choose another output path") from None
     return out
 
 

@@ -230,12 +230,14 @@ void check_program(const Arguments& a, Dram& dram) {
     refuse("the program must lie within MEMORY's " + std::to_string(dram.memory.lines()) + " lines, not end at line " +
            std::to_string(end) + "; take PROGRAM_ADDR and NUM_INSTRUCTIONS from manifest.json");
   }
+  codesign::Before before = codesign::NothingBefore;
   for (std::uint32_t i = 0; i < a.num_instructions; ++i) {
     const codesign::InstructionWord word = instruction_at(a, dram, i);
-    if (!codesign::is_legal(word)) {
+    if (!codesign::is_legal(word, before)) {
       return;
     }
     const Instruction in = codesign::decode(word);
+    before = codesign::then(before, in);
     if (in.space == codesign::config::Space::SpaceOutput) {
       check_range(i, "output", last_line(in), dram.output.lines());
     } else if (in.space == codesign::config::Space::SpaceInput) {

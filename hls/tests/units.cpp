@@ -16,6 +16,7 @@ using codesign::Residual;
 constexpr unsigned WideBits = 56;
 constexpr unsigned Experts = codesign::config::MaxExperts;
 constexpr unsigned InstructionWords = codesign::config::InstructionBits / 32;
+constexpr unsigned BeforeFields = 5;
 constexpr unsigned MaxFields = codesign::config::Pe * codesign::config::Simd + codesign::config::Simd;
 
 // Reads `inputs` values a record, writes `outputs` values a record.
@@ -101,13 +102,16 @@ void run_mac(const std::int64_t* in, std::int64_t* out) {
   }
 }
 
-// an instruction's 32-bit words, the lowest first -> whether it is legal
+// an instruction's 32-bit words, the lowest first, and what stands before it -> whether it is legal
 void run_legal(const std::int64_t* in, std::int64_t* out) {
   codesign::InstructionWord word = 0;
   for (unsigned i = 0; i < InstructionWords; ++i) {
     word.range(i * 32 + 31, i * 32) = ap_uint<32>(in[i]);
   }
-  out[0] = codesign::is_legal(word) ? 1 : 0;
+  const std::int64_t* known = in + InstructionWords;
+  const codesign::Before before = {unsigned(known[0]), unsigned(known[1]), unsigned(known[2]), unsigned(known[3]),
+                                   unsigned(known[4])};
+  out[0] = codesign::is_legal(word, before) ? 1 : 0;
 }
 
 const Unit Units[] = {
@@ -120,7 +124,7 @@ const Unit Units[] = {
     {"norm", 7, 1, run_norm},
     {"choose", 2 + Experts, Experts, run_choose},
     {"mac", MaxFields, codesign::config::Pe, run_mac},
-    {"legal", InstructionWords, 1, run_legal},
+    {"legal", InstructionWords + BeforeFields, 1, run_legal},
 };
 
 int run(const Unit& unit) {

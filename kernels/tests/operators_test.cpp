@@ -2,6 +2,7 @@
 // Runs every operator of every variant that this processor has, on 1 to 4 threads, and compares all tensors with plain
 // integers or with the portable variant. Built with sanitizers, and for other processors, by
 // tests/kernels/test_native.py; the operators' exact values are tested from Python.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>

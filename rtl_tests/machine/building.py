@@ -83,9 +83,9 @@ def csim_command(folder: Path) -> list[str]:
 
 
 def rtlsim_sources() -> list[Path]:
-    """The SystemVerilog, the testbench and its DPI memory."""
+    """The SystemVerilog, the testbench and its DPI memory and tracer."""
     return sorted(
-        p for d in ("rtl", "sim") for p in (BUNDLE / d).rglob("*") if p.suffix in {".sv", ".svh", ".f", ".cpp"}
+        p for d in ("rtl", "sim") for p in (BUNDLE / d).rglob("*") if p.suffix in {".sv", ".svh", ".f", ".cpp", ".hpp"}
     )
 
 
@@ -107,7 +107,7 @@ def rtlsim_command(folder: Path, variant: str) -> list[str]:
         # g++ includes a precompiled header
         "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1 CFG_CXXFLAGS_PCH_I=-include",
         "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
-        str(cocotb / "share" / "lib" / "verilator" / "verilator.cpp"), str(sim / "dram.cpp"), str(sim / "trace.cpp"),
+        str(cocotb / "share" / "lib" / "verilator" / "verilator.cpp"), *map(str, sorted(sim.glob("*.cpp"))),
         "-F", str(BUNDLE / "rtl" / "sources.f"), str(sim / "axi_check.sv"), str(sim / f"{TOPLEVEL}.sv"),
     ]  # fmt: skip
 

@@ -154,7 +154,8 @@ def run_job(job: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     if facts.get("trace"):
         Path(facts["trace"]).mkdir(parents=True, exist_ok=True)
-    seeds = ["+verilator+rand+reset+2", f"+verilator+seed+{facts['seed'] + 1}"]
+    start = 0 if variant == "coverage" else 2  # a random first value would count as a toggle, and as a state
+    seeds = [f"+verilator+rand+reset+{start}", f"+verilator+seed+{facts['seed'] + 1}"]
     options = ["--trace", "--trace-file", str(Path(facts["waves"]).resolve())] if variant == "waves" else []
     from cocotb_tools import config  # csim does without cocotb
     from find_libpython import find_libpython

@@ -182,6 +182,8 @@ class Runs:
         self.mmio.start = self._starting
         self.wait, self.number = wait, 0
         self.faults: list[dict[str, Any]] = []
+        self.driver = load_driver(Path(job["bundle"]))
+        self.refusal: type[Exception] = self.driver.DriverError
 
     def _starting(self) -> None:
         """What dram.cpp and trace.cpp take when a run starts."""
@@ -199,7 +201,7 @@ class Runs:
 
     def all(self) -> list[dict[str, Any]]:
         """Run after run, on one machine without a reset."""
-        driver = load_driver(Path(self.job["bundle"]))
+        driver = self.driver
         images = np.load(self.job["images"], allow_pickle=False)
         options = {name: self.job[name] for name in ("watchdog",) if name in self.job}
         done = []
@@ -251,7 +253,12 @@ async def run_job(dut: Any) -> None:
         await ClockCycles(dut.ap_clk, 4)
         dut.ap_rst_n.value = 1
         await ClockCycles(dut.ap_clk, 2)
-        done = await bridge(Runs(dut, job, dram, resume(wait)).all)()
+        runs = Runs(dut, job, dram, resume(wait))
+        try:
+            done = await bridge(runs.all)()
+        except runs.refusal as error:
+            print(f"driver error: {error}", flush=True)  # the line of the log that check.py names
+            raise
     partial = results / "results.json.part"
     partial.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     partial.replace(results / "results.json")

@@ -228,7 +228,28 @@ def test_sources_that_do_not_build(copy: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, *arguments).endswith("See codesign --help.")
+    assert refused(capsys, *arguments).endswith("; see codesign --help")
+
+
+def test_a_model_larger_than_memory(
+    model: ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    def too_much(*_: object) -> None:
+        np.empty(1 << 60, np.uint8)
+
+    monkeypatch.setattr("codesign.generate.plan", too_much)
+    line = refused(capsys, "generate", tmp_path / "model.onnx", "--out", tmp_path / "bundle")
+    assert line == "the model must fit this computer's memory, and it does not; use fewer tokens or more memory"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_an_array_that_cannot_be_built(model: ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    line = refused(capsys, "generate", tmp_path / "model.onnx", "--array", "7x9", "--out", tmp_path / "bundle")
+    assert "PE a multiple of 16 up to SIMD, not 7x9; choose for example 64x48" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_recipe_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,3 +66,33 @@ def test_unlisted_file(copy: Path) -> None:
 def test_unknown_task(bundle: Path) -> None:
     with pytest.raises(InputError, match=r"task must be one of semseg, depth, not 'flow'; choose one of those"):
         Bundle.load(bundle).task("flow")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("machine", "simd"), 32, r"must name the machine that was generated: design_hash of its sizes is"),
+        (("machine", "act_words"), 77, r"design_hash of its sizes"),
+        (("machine", "design_hash"), 1, r"design_hash of its sizes is \d+, not 1;"),
+        (("machine", "isa_version"), 1, r"isa_version of its sizes is 2, not 1;"),
+        (("machine", "ports"), 3, r"ports must be 1, 2 or 4"),
+        (("registers", 0, "offset"), 512, r"must have register memory_base at 16, not 512;"),
+        (("memory", "bytes"), 64, r"must give memory the \d+ bytes of its file, not 64;"),
+        (("tasks", 0, "num_instructions"), 5, r"must describe the 5 instructions of task semseg, not \d+;"),
+        (("tasks", 1, "program_addr"), 10**9, r"must have the Program of task depth end within memory's \d+ bytes"),
+        (("tasks", 0, "traced", "num_instructions"), 10**6, r"must have the Program of task semseg end within"),
+        (("image", "patch"), 1, r"must describe the graph's image, \(.*\), in whole lines"),
+        (("image", "bytes"), 7, r"must describe the graph's image"),
+        (("tasks", 0, "result", "tensor"), "foo", r"must describe tensors of the graph, not rows 0 to \d+ of foo"),
+        (("tasks", 0, "traced", "tensors", 0, "rows"), 10**6, r"tensors of the graph, not rows 0 to 1000000"),
+        (("clock_mhz",), 0, r"clock_mhz: Input should be greater than 0"),
+    ],
+)  # fmt: skip
+def test_manifest_of_another_machine(copy: Path, where: tuple[str | int, ...], value: object, words: str) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    section = manifest
+    for key in where[:-1]:
+        section = section[key]
+    section[where[-1]] = value
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    refuse(copy, words)

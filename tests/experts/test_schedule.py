@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -99,7 +100,7 @@ class Machine:
         """No two blocks share a byte."""
         taken = {k: self.residency.place(k) for k in KEYS if self.residency.resident(k) or self.residency.loading(k)}
         spans = sorted((place, place + self.residency.size(key)) for key, place in taken.items())
-        for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (begin, _) in itertools.pairwise(spans):
             assert end <= begin
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from codesign.schedule import striped, unstriped
 from codesign.schedule.design import MachineSize
 from codesign.schedule.isa import PLANES, Instruction, Opcode, Space, Unit, WeightFormat
-from codesign.schedule.legal import violation
+from codesign.schedule.legal import Before, misplaced, violation
 
 Ints = npt.NDArray[np.int64]
 
@@ -112,6 +112,7 @@ class Job:
     output_lines: int = 0
     act_end: int = 0
     res_end: int = 0
+    before: Before = field(default_factory=Before)
 
     def append(self, to: bytearray, data: bytes, unit: int) -> tuple[int, int]:
         """(line, units) of data appended to a space, zero padded to whole units of `unit` bytes."""
@@ -125,7 +126,10 @@ class Job:
         return self.append(self.memory, data, self.size.block_bytes)
 
     def emit(self, instruction: Instruction) -> None:
-        assert violation(instruction, self.size) is None, instruction
+        before = replace(self.before, count=len(self.instructions))  # instructions that are no `Instruction` count, too
+        broken = violation(instruction, self.size) or misplaced(instruction, before)
+        assert broken is None, f"{broken}: {instruction}"
+        self.before = before.then(instruction)
         self.instructions.append(instruction.encode())
 
     def lanes(self, unit: Unit) -> int:
@@ -142,13 +146,13 @@ class Job:
             self.act_end = slot.end
         return slot
 
-    def fill(self, slot: Slot, space: Space, line: int) -> None:
+    def fill(self, slot: Slot, space: Space, line: int, fence: int = 0) -> None:
         """A LOAD of a tensor's words."""
         words = slot.rows * slot.stride
         per_block = self.size.block_res_words if slot.unit is Unit.RES else self.size.block_act_words
         blocks = ceil_div(words, per_block)
         place = Instruction(Opcode.LOAD, space=space, unit=slot.unit, dst_base=slot.base, words=words)
-        self.emit(replace(place, mem_addr=line, blocks=blocks))
+        self.emit(replace(place, mem_addr=line, blocks=blocks, fence=fence))
 
     def load(self, unit: Unit, x: Ints, space: Space = Space.MEMORY, spare: int = 0, garbage: bool = True) -> Slot:
         """x on the chip. Lanes beyond the last column: garbage in ACT unless not wanted, 0 in RES."""

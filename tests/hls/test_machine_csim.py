@@ -296,7 +296,7 @@ def test_output_is_read_back(job: Job, csim: Csim, tmp_path: Path) -> None:
     line = job.store(res)
     copy = job.slot(Unit.RES, 5, 70)
     job.output_lines += job.size.block_lines  # the last block of the LOAD reaches beyond the tensor
-    job.fill(copy, Space.OUTPUT, line)
+    job.fill(copy, Space.OUTPUT, line, fence=len(job.instructions))
     job.store(copy)
     for got, want in zip(run(job, csim, tmp_path), (small, x, x), strict=True):
         check(got, want)
@@ -372,6 +372,7 @@ def experts(job: Job, x: Slot, y: Slot, layers: list[Expert]) -> None:
             mem_addr=address,
             blocks=blocks // len(layers),
             ahead=len(layers) // 2,
+            fence=len(job.instructions),
             widths=sum(layer.width << (WIDTH_BITS * e) for e, layer in enumerate(layers)),
         )
     )

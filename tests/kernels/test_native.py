@@ -11,11 +11,28 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-ANY = (
-    "cpu.cpp gemm_pack.cpp gemm_portable.cpp operators.cpp plan.cpp plan_attention.cpp plan_experts.cpp plan_steps.cpp"
-    " pool.cpp"
-).split()
-AVX512 = "-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mgfni".split()
+ANY = [
+    "cpu.cpp",
+    "gemm_pack.cpp",
+    "gemm_portable.cpp",
+    "operators.cpp",
+    "plan.cpp",
+    "plan_attention.cpp",
+    "plan_experts.cpp",
+    "plan_steps.cpp",
+    "pool.cpp",
+]
+AVX512 = [
+    "-mavx2",
+    "-mfma",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mavx512vbmi",
+    "-mavx512vnni",
+    "-mgfni",
+]
 X86 = (
     (("gemm_avx2.cpp",), ("-mavx2", "-mfma")),
     (

@@ -11,7 +11,7 @@ import pytest
 from codesign.errors import InputError
 from codesign.schedule import ArrayShape, Design, MachineSize, MemoryKind, Options, Program, Width, load_board, plan
 from codesign.schedule.isa import Instruction, Opcode, Post, Space, Unit
-from codesign.schedule.legal import violation
+from codesign.schedule.legal import first_violation, violation
 from codesign.schedule.memories import check_fit, choose_memories, cost
 from codesign.schedule.plan import common_machine
 from tests.graphs import GraphShape, random_graph
@@ -62,8 +62,8 @@ def test_every_instruction_is_legal(array: ArrayShape, block_rows: int | None) -
     design = plan(graph, BOARD, Options(array, widths, block_rows))
     assert [(t.task, t.width) for t in design.tasks] == [(t, w) for w in widths for t in graph.tasks]
     for program in programs(design):
+        assert first_violation([step.instruction for step in program.steps], design.size) is None
         for step in program.steps:
-            assert violation(step.instruction, design.size) is None, step
             assert Instruction.decode(step.instruction.encode()) == step.instruction
 
 
@@ -207,3 +207,13 @@ def test_several_models_share_a_machine() -> None:
         InputError, match=r"res_words must be at most 1 on the given machine, not \d+; generate a larger"
     ):
         plan(graphs[0], BOARD, Options(machine=replace(machine, res_words=1)))
+
+
+@pytest.mark.parametrize(("simd", "pe"), [(7, 9), (64, 0), (64, 65), (16, 32), (48, 16), (64, 40)])
+def test_an_array_that_cannot_be_built(simd: int, pe: int) -> None:
+    message = (
+        "array must be SIMDxPE with SIMD 16, 32 or 64 and PE a multiple of 16 up to SIMD,"
+        f" not {simd}x{pe}; choose for example 64x48"
+    )
+    with pytest.raises(InputError, match=f"^{message}$"):
+        ArrayShape.parse(f"{simd}x{pe}")

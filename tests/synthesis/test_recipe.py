@@ -56,6 +56,7 @@ def test_m3vit_small() -> None:
         ("readout", '"value"', r"tasks.0: classes must be above 1 for readout 'class' and 1 for any other, not 5"),
         ("name", '"depth"', r"tasks must have distinct names, not \['depth', 'depth'\]"),
         ("name", '"a b"', r"name: .*pattern"),
+        ("height", "65536", r"image must have at most 32768 tokens, not 131073"),
     ],
 )
 def test_bad_value(key: str, value: str, message: str) -> None:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One macro-instruction, taken apart. Field positions come from codesign/schedule/isa.py through the generated header.
-// `chain`, `fence` and `ahead` concern engines that overlap instructions; this one does not.
+// `chain`, `fence` and `ahead` concern engines that overlap instructions; this one does not, and only judges them.
 #pragma once
 
 #include "codesign/types.hpp"
@@ -36,6 +36,7 @@ struct Instruction {
   ap_uint<config::FieldMemAddr.width> mem_addr;
   ap_uint<config::FieldBlocks.width> blocks;
   ap_uint<config::FieldWords.width> words;
+  ap_uint<config::FieldFence.width> fence;
   ap_uint<config::FieldKeys.width> keys;
   ap_uint<config::FieldAhead.width> ahead;
   ap_uint<config::FieldWidths.width> widths;
@@ -77,6 +78,7 @@ inline Instruction decode(const InstructionWord& word) {
   in.mem_addr = field_of(word, config::FieldMemAddr);
   in.blocks = field_of(word, config::FieldBlocks);
   in.words = field_of(word, config::FieldWords);
+  in.fence = field_of(word, config::FieldFence);
   in.keys = field_of(word, config::FieldKeys);
   in.ahead = field_of(word, config::FieldAhead);
   in.widths = word.range(config::FieldWidths.lsb + config::FieldWidths.width - 1, config::FieldWidths.lsb);

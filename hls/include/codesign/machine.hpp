@@ -81,11 +81,22 @@ inline void fetch_program(const Beat* gmem0, const Beat* gmem1, const Beat* gmem
   }
 }
 
-// One past the last instruction of the segment that starts at `first`.
+// How many instructions stand before the first illegal one.
+inline unsigned legal_end(const InstructionWord (&program)[config::MaxInstructions], unsigned instructions) {
+#pragma HLS INLINE off
+  Before before = NothingBefore;
+  while (before.count < instructions && is_legal(program[before.count], before)) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = config::MaxInstructions
+    before = then(before, decode(program[before.count]));
+  }
+  return before.count;
+}
+
+// One past the last instruction of the segment that starts at `first`; all before `end` are legal.
 inline unsigned segment_end(const InstructionWord (&program)[config::MaxInstructions], unsigned first, unsigned end) {
 #pragma HLS INLINE off
   unsigned last = first + 1;
-  while (last < end && is_legal(program[last]) && opcode_of(program[last]) != config::Opcode::OpExperts &&
+  while (last < end && opcode_of(program[last]) != config::Opcode::OpExperts &&
          opcode_of(program[last]) != config::Opcode::OpStore) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = config::MaxInstructions
     ++last;
@@ -93,11 +104,11 @@ inline unsigned segment_end(const InstructionWord (&program)[config::MaxInstruct
   return last;
 }
 
-// A Program longer than the machine's program memory is refused as a whole, any other at its first illegal instruction.
+// A Program longer than the machine's program memory is refused as a whole, any other at its first illegal instruction,
+// when those before it are done.
 inline Outcome run_program(Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3, const Spaces& spaces, unsigned address,
                            unsigned instructions) {
 #pragma HLS INLINE off
-#pragma HLS ALLOCATION function instances = is_legal limit = 1
   static Memories memories;
   static InstructionWord program[config::MaxInstructions];
   Outcome outcome = {config::Status::StatusOk, 0};
@@ -106,15 +117,15 @@ inline Outcome run_program(Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3, c
     return outcome;
   }
   fetch_program(gmem0, gmem1, gmem2, gmem3, spaces.memory, address, instructions, program);
+  const unsigned end = legal_end(program, instructions);
+  if (end < instructions) {
+    outcome.status = config::Status::StatusIllegalInstruction;
+    outcome.fault = end;
+  }
   unsigned first = 0;
-  while (first < instructions) {
+  while (first < end) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 16
     const InstructionWord word = program[first];
-    if (!is_legal(word)) {
-      outcome.status = config::Status::StatusIllegalInstruction;
-      outcome.fault = first;
-      return outcome;
-    }
     if (opcode_of(word) == config::Opcode::OpStore) {
       run_store(memories, decode(word), gmem0, gmem1, gmem2, gmem3, spaces.output);
       ++first;
@@ -126,7 +137,7 @@ inline Outcome run_program(Beat* gmem0, Beat* gmem1, Beat* gmem2, Beat* gmem3, c
 #pragma HLS UNROLL
       counts[e] = memories.queue[e][0];
     }
-    const unsigned last = segment_end(program, first, instructions);
+    const unsigned last = segment_end(program, first, end);
     run_segment(memories, program, first, last, counts, gmem0, gmem1, gmem2, gmem3, spaces);
     first = last;
   }

@@ -2,6 +2,7 @@
 // A graph made ready: weights packed, memory allocated, operators in order. Running it allocates nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
