@@ -7,6 +7,7 @@
 namespace codesign {
 namespace {
 
+// Loops over registers are unrolled early, or the compiler would keep the arrays of sums in memory.
 constexpr int kRows = 3;
 constexpr int kQuarters = 4;  // of a cell: 4 outputs x 4 inputs
 
@@ -15,15 +16,19 @@ template <int kCount>
 void cells_sums(const std::int8_t* cells, int groups, const std::int16_t* words, std::ptrdiff_t stride,
                 const std::int32_t* bias, std::int32_t* sums) {
   __m256i acc[kCount][kQuarters];
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       acc[r][q] = _mm256_setzero_si256();
     }
   }
   for (int g = 0; g < groups; ++g) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       const std::int8_t* quarter = cells + static_cast<std::size_t>(g) * kCellCodes + 16 * q;
       const __m256i w = _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(quarter)));
+#pragma GCC unroll 8
       for (int r = 0; r < kCount; ++r) {
         std::int64_t four;
         std::memcpy(&four, words + r * stride + g * kGroupInputs, sizeof four);
@@ -31,7 +36,9 @@ void cells_sums(const std::int8_t* cells, int groups, const std::int16_t* words,
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int half = 0; half < 2; ++half) {
       const __m256i both = _mm256_hadd_epi32(acc[r][2 * half], acc[r][2 * half + 1]);
       const __m256i ordered = _mm256_permute4x64_epi64(both, 0xD8);

@@ -17,31 +17,39 @@ struct Cells {
   const std::uint8_t* panel[kPanels];
 };
 
+// Unrolled early, or the compiler would keep the array of sums in memory.
 // corrections: offset * sum of the row's inputs.
 template <int kR, int kP>
 void block(const Cells& cells, int groups, const std::int8_t* x, std::ptrdiff_t stride, const std::int32_t* bias,
            const std::int32_t* corrections, std::int32_t* sums) {
   __m512i acc[kR][kP];
+#pragma GCC unroll 8
   for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 8
     for (int p = 0; p < kP; ++p) {
       acc[r][p] = _mm512_sub_epi32(_mm512_loadu_si512(bias + p * kPanelOutputs), _mm512_set1_epi32(corrections[r]));
     }
   }
   for (int g = 0; g < groups; ++g) {
     __m512i w[kP];
+#pragma GCC unroll 8
     for (int p = 0; p < kP; ++p) {
       w[p] = _mm512_load_si512(cells.panel[p] + static_cast<std::size_t>(g) * kCellCodes);
     }
+#pragma GCC unroll 8
     for (int r = 0; r < kR; ++r) {
       std::int32_t four;
       std::memcpy(&four, x + r * stride + g * kGroupInputs, sizeof four);
       const __m512i inputs = _mm512_set1_epi32(four);
+#pragma GCC unroll 8
       for (int p = 0; p < kP; ++p) {
         acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], w[p], inputs);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 8
     for (int p = 0; p < kP; ++p) {
       _mm512_storeu_si512(sums + r * kSumsStride + p * kPanelOutputs, acc[r][p]);
     }

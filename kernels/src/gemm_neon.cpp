@@ -11,6 +11,7 @@
 namespace codesign {
 namespace {
 
+// Loops over registers are unrolled early, or the compiler would keep the arrays of sums in memory.
 constexpr int kRows = 2;
 constexpr int kQuarters = 4;  // of a cell: 4 outputs x 4 inputs
 
@@ -24,14 +25,18 @@ template <int kCount>
 void cells_sums(const std::int8_t* cells, int groups, const std::int8_t* x, std::ptrdiff_t stride,
                 const std::int32_t* bias, std::int32_t* sums) {
   int32x4_t low[kCount][kQuarters], high[kCount][kQuarters];
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       low[r][q] = high[r][q] = vdupq_n_s32(0);
     }
   }
   for (int g = 0; g < groups; ++g) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       const int8x16_t w = vld1q_s8(cells + static_cast<std::size_t>(g) * kCellCodes + 16 * q);
+#pragma GCC unroll 8
       for (int r = 0; r < kCount; ++r) {
         const int8x16_t four = four_inputs(x + r * stride + g * kGroupInputs);
         low[r][q] = vpadalq_s16(low[r][q], vmull_s8(vget_low_s8(w), vget_low_s8(four)));
@@ -39,7 +44,9 @@ void cells_sums(const std::int8_t* cells, int groups, const std::int8_t* x, std:
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       const int32x4_t sum = vpaddq_s32(low[r][q], high[r][q]);
       vst1q_s32(sums + r * kPanelOutputs + 4 * q, vaddq_s32(sum, vld1q_s32(bias + 4 * q)));
@@ -52,26 +59,33 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void cells_dots(const std::int
                                                                   const std::int8_t* x, std::ptrdiff_t stride,
                                                                   const std::int32_t* bias, std::int32_t* sums) {
   int32x4_t acc[kCount][kQuarters];
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       acc[r][q] = vld1q_s32(bias + 4 * q);
     }
   }
   for (int g = 0; g < groups; ++g) {
     int8x16_t four[kCount];
+#pragma GCC unroll 8
     for (int r = 0; r < kCount; ++r) {
       std::int32_t inputs;
       std::memcpy(&inputs, x + r * stride + g * kGroupInputs, sizeof inputs);
       four[r] = vreinterpretq_s8_s32(vdupq_n_s32(inputs));
     }
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       const int8x16_t w = vld1q_s8(cells + static_cast<std::size_t>(g) * kCellCodes + 16 * q);
+#pragma GCC unroll 8
       for (int r = 0; r < kCount; ++r) {
         acc[r][q] = vdotq_s32(acc[r][q], w, four[r]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kCount; ++r) {
+#pragma GCC unroll 8
     for (int q = 0; q < kQuarters; ++q) {
       vst1q_s32(sums + r * kPanelOutputs + 4 * q, acc[r][q]);
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ test of the operators (kernels/tests/operators_test.cpp) under sanitizers, and on an emulated ARM processor."""
+"""The C++ test of the operators (kernels/tests/operators_test.cpp) under sanitizers, and on an emulated ARM one."""
 
 from __future__ import annotations
 
