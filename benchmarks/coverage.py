@@ -73,10 +73,11 @@ class Model:
 def random_models(array: ArrayShape, models: int, folder: Path) -> Iterator[Model]:
     """Models of random_machines.py on one machine that counts, built once."""
     drawn = [draw(array, number) for number in range(models)]
-    machine = common_machine([plan(made.graph, BIG, options).size for made, options in drawn])
+    machine = common_machine([plan(one.made.graph, BIG, one.options).size for one in drawn])
     built = folder / "machine"
     built.mkdir()
-    for made, options in drawn:
+    for one in drawn:
+        made, options = one.made, one.options
         design = plan(made.graph, BIG, Options(None, options.widths, options.block_rows, machine))
         bundle = Bundle.load(write_bundle(BundleSource(made.graph, design, made.test), folder / made.graph.name))
         (bundle.path / "build").mkdir()
