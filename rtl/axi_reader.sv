@@ -4,9 +4,9 @@
 // boundaries. A burst is requested only when the FIFO has room for all of it, so RREADY never falls; up to MaxOutstanding
 // bursts are on their way. An error response is reported and its data passed on: the consumer never starves.
 module axi_reader #(
-  parameter int unsigned FifoBeats      = 512,   // a power of two, at least 256
-  parameter int unsigned MaxOutstanding = 16,
-  parameter int unsigned Descriptors    = 8      // queued; a power of two
+  parameter int unsigned FifoBeats      = codesign_pkg::ReaderBeats,  // a power of two, at least 256
+  parameter int unsigned MaxOutstanding = codesign_pkg::ReaderBursts,
+  parameter int unsigned Descriptors    = 8  // queued; a power of two
 ) (
   input  logic         clk_i,
   input  logic         rst_ni,

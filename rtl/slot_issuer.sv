@@ -3,10 +3,11 @@
 // Makes the slots of pass after pass (for each n tile, each k word, each row), looks up their rows and addresses ahead of time,
 // and issues one a cycle as soon as its weights and its row are there. Nothing is lost between tiles or between passes.
 //
-// A tile has at least `MinSlots` slots: the read-modify-write of a row's partial sums, and the hand-over of weights to cascades of
-// eight cells, take that long. A tile that brings a record set begins `RecordSlots` after the one before: its blocks take that.
+// A tile has at least `MinSlots` slots: from the read of a row's partial sums, row sum, maximum or residual to its write, and the
+// hand-over of weights to cascades of eight cells, take that long. A tile that brings a record set begins `RecordSlots` after the
+// one before: its blocks take that.
 module slot_issuer #(
-  parameter int unsigned MinSlots = 8,
+  parameter int unsigned MinSlots = codesign_pkg::MinSlots,
   parameter int unsigned RecordSlots = 9,
   parameter int unsigned TagBits = 3,
   parameter int unsigned AddrBits = 16,

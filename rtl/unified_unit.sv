@@ -87,8 +87,6 @@ module unified_unit (
   localparam int unsigned OutStage = ValueStage + 1;
   localparam int unsigned MaximumStage = MiddleStage + $clog2(Pe);  // ends before OutStage
   localparam int unsigned Stages = OutStage + 1;
-  // Between the write and the next read of a row's partial sums, row sum, maximum or residual: Latency + 2 or less.
-  localparam int unsigned MinSlots = 8;
 
   // ---- passes: the loader and the issuer each walk through them ----
   typedef struct packed {
@@ -167,7 +165,7 @@ module unified_unit (
   logic [Stages-1:1][TagBits-1:0] tag;
 
   slot_issuer #(
-    .MinSlots(MinSlots), .RecordSlots(8 + codesign_pkg::RecordBlocks), .TagBits(TagBits), .AddrBits(AddrBits)
+    .RecordSlots(8 + codesign_pkg::RecordBlocks), .TagBits(TagBits), .AddrBits(AddrBits)
   ) u_issuer (
     .clk_i, .rst_ni, .plan_we_i(plan_we), .plan_tag_i(plan_tag), .plan_pass_i(plan_pass),
     .next_valid_i(issue_valid), .next_tag_i(issue_tag), .next_pass_i(issue_next.pass),

@@ -8,9 +8,9 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge
+from cocotb.triggers import FallingEdge
 from dram import ReadPort, Space, Timing, join, step_reads
+from resetting import start_in_reset
 from unit import size_under_test
 
 from codesign.schedule.design import MachineSize
@@ -158,12 +158,7 @@ class Bench:
         for name, space in zip(("memory", "input", "output"), self.spaces, strict=True):
             getattr(dut, f"{name}_base_i").value = space.base
             getattr(dut, f"{name}_stripe_i").value = space.stripe
-        dut.rst_ni.value = 0
-        Clock(dut.clk_i, 2, unit="ns").start()
-        await ClockCycles(dut.clk_i, 4)
-        await FallingEdge(dut.clk_i)
-        dut.rst_ni.value = 1
-        await FallingEdge(dut.clk_i)
+        await start_in_reset(dut)
 
     async def tick(self) -> None:
         """To the next falling edge; the memory's answers of the cycle before are replaced there."""

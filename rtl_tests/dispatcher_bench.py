@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge
 from control_bench import machine
 from control_model import CONSUMER, Units
 from instructions import Maker
+from resetting import start_in_reset
 
 from codesign.schedule.isa import UNIT_STATES, Instruction, Opcode, Space, Status
 from codesign.schedule.legal import Before, first_violation, misplaced
@@ -70,15 +70,11 @@ class Bench:
             "start_i", "num_instructions_i", "watchdog_i", "program_we_i", "program_waddr_i", "program_line_i",
             "fetcher_req_i", "fetcher_index_i", "block_avail_i", "block_done_i", "read_error_i", "write_error_i",
             "load_done_i", "store_done_i", "norm_done_i", "norm_wait_i", "route_done_i", "counts_i", "pass_ready_i",
-            "array_done_i", "array_rows_i", "norm_rows_i", "unit_states_i", "rst_ni",
+            "array_done_i", "array_rows_i", "norm_rows_i", "unit_states_i",
         ):  # fmt: skip
             getattr(dut, name).value = 0
         dut.quiet_i.value = 1
-        Clock(dut.clk_i, 2, unit="ns").start()
-        await ClockCycles(dut.clk_i, 4)
-        await FallingEdge(dut.clk_i)
-        dut.rst_ni.value = 1
-        await FallingEdge(dut.clk_i)
+        await start_in_reset(dut)
 
     def program(self, length: int) -> list[Instruction]:
         """Random instructions with random chains, parts of it as in a transformer."""

@@ -8,9 +8,9 @@ from collections import deque
 from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge
+from cocotb.triggers import FallingEdge
 from dram import BEAT_BYTES, ReadPort, Space, Timing, WritePort, step_reads, step_writes
+from resetting import start_in_reset
 from unit import Unit, run
 
 UNIT = Unit("tb_axi", ("sdp_ram", "sync_fifo", "beat_fifo", "axi_reader", "axi_writer"))
@@ -39,12 +39,7 @@ class Bench:
         for name in ("flush", "read_desc_valid", "write_desc_valid", "beat_ready", "beat_valid", "arready", "rvalid",
                      "awready", "wready", "bvalid", "rresp", "bresp", "rlast"):  # fmt: skip
             getattr(dut, f"{name}_i").value = 0
-        dut.rst_ni.value = 0
-        Clock(dut.clk_i, 2, unit="ns").start()
-        await ClockCycles(dut.clk_i, 4)
-        await FallingEdge(dut.clk_i)
-        dut.rst_ni.value = 1
-        await FallingEdge(dut.clk_i)
+        await start_in_reset(dut)
 
     async def step(self) -> None:
         step_reads(self.dut, [self.read])

@@ -10,9 +10,9 @@ from typing import Any
 
 import cocotb
 import pytest
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
+from cocotb.triggers import FallingEdge, ReadOnly
 from dram import Space, Timing, WritePort, step_writes
+from resetting import start_in_reset
 from unit import SIZES, Unit, run, size_under_test
 
 from codesign.schedule.design import MachineSize
@@ -56,12 +56,7 @@ class Bench:
         for name in names:
             getattr(dut, f"{name}_i").value = 0
         dut.output_base_i.value, dut.output_stripe_i.value = self.space.base, self.space.stripe
-        dut.rst_ni.value = 0
-        Clock(dut.clk_i, 2, unit="ns").start()
-        await ClockCycles(dut.clk_i, 4)
-        await FallingEdge(dut.clk_i)
-        dut.rst_ni.value = 1
-        await FallingEdge(dut.clk_i)
+        await start_in_reset(dut)
 
     async def step(self) -> None:
         """One cycle."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import cocotb
 import pytest
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge
+from cocotb.triggers import FallingEdge
 from control_bench import SIZES, decode_pass, machine
 from instructions import Maker
+from resetting import start_in_reset
 from unit import Unit, run
 
 from codesign.emit.params import PassKind, PassPost, RowSource
@@ -131,12 +131,8 @@ class Seen:
 
 
 async def start(dut: Any) -> None:
-    dut.start_i.value, dut.pass_ready_i.value, dut.rst_ni.value = 0, 0, 0
-    Clock(dut.clk_i, 2, unit="ns").start()
-    await ClockCycles(dut.clk_i, 4)
-    await FallingEdge(dut.clk_i)
-    dut.rst_ni.value = 1
-    await FallingEdge(dut.clk_i)
+    dut.start_i.value, dut.pass_ready_i.value = 0, 0
+    await start_in_reset(dut)
 
 
 async def issue(

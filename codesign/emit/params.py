@@ -16,7 +16,7 @@ from codesign import __version__
 from codesign.reference import TABLES, Table
 from codesign.reference import tables as t
 from codesign.schedule import isa
-from codesign.schedule.design import MachineSize, MemoryKind
+from codesign.schedule.design import MIN_SLOTS, READER_BEATS, READER_BURSTS, MachineSize, MemoryKind
 from codesign.spec import ops
 
 
@@ -187,6 +187,9 @@ def _sizes(size: MachineSize) -> tuple[tuple[str, int], ...]:
         ("MemLatency", MEM_LATENCY),
         ("ActLatency", ACT_LATENCY),
         ("BlockLatency", BLOCK_LATENCY),
+        ("MinSlots", MIN_SLOTS),
+        ("ReaderBeats", READER_BEATS),
+        ("ReaderBursts", READER_BURSTS),
         ("Granule", isa.GRANULE),
         ("ActGranules", size.simd // isa.GRANULE),
         ("PeGranules", size.pe // isa.GRANULE),

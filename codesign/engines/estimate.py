@@ -92,6 +92,7 @@ def supply_of(bundle: Bundle) -> Supply:
         opening=dram.row_miss_ns * clock / 1e3,
         turnaround=dram.turnaround_ns * clock / 1e3,
         refresh_interval=dram.refresh_interval_ns * clock / 1e3,
+        slice_lines=dram.burst_beats,
         banks=dram.banks,
         page_bytes=dram.page_bytes,
         stripe=bundle.manifest.memory.bytes // bundle.size.ports,

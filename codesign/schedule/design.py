@@ -15,6 +15,10 @@ from codesign.schedule.board import Board
 from codesign.schedule.isa import BEAT_BITS, BEAT_BYTES, GRANULE, ISA_VERSION, RECORD_BITS, Instruction, Unit, Width
 
 MIN_FIFO_BLOCKS = 32
+MIN_SLOTS = 8
+"""Cycles that a weight tile of few rows takes at least: from a row's partial sums being read to their being written."""
+READER_BEATS, READER_BURSTS = 512, 16
+"""Beats in the FIFO of a port that reads, and the bursts that it has under way."""
 MAX_ADDRESS_BITS = 16
 """Word addresses of ACT and RES are instruction fields of 16 bits."""
 

@@ -13,11 +13,9 @@ from math import ceil
 
 import numpy as np
 
-from codesign.schedule.design import MachineSize
+from codesign.schedule.design import MIN_SLOTS, MachineSize
 from codesign.schedule.timing_stream import Stream, Times
 
-_MIN_SLOTS = 8
-"""Of a tile of few rows; with its records' blocks, from the tile before to one that brings records."""
 _TAKE = 6
 """From a tile's first slot to the array taking it from the shadow, which is free then."""
 _READ = 3
@@ -112,7 +110,7 @@ class Array:
             loaded, late = self._load(brings, p.planes, free)
             begin = max(loaded + 1, self.stream.pops[-brings - p.planes] + p.load, self.begun + p.load)
             if brings:
-                begin = max(begin, self.begun + _MIN_SLOTS + records)
+                begin = max(begin, self.begun + MIN_SLOTS + records)
             if tile == 0:
                 begin = max(begin, accepted + _SLOTS)
             self._issue(begin, steps, work, late, tile == 0, rows)
@@ -173,7 +171,7 @@ class Array:
         begin = max(self.slot, earliest)
         memory = min(begin - self.slot, late)
         self.memory += memory
-        length = max(work, _MIN_SLOTS)
+        length = max(work, MIN_SLOTS)
         self.compute += work
         self.stall += length - work + (0 if first else begin - self.slot - memory)
         slots = begin + steps

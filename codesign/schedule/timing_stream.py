@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from codesign.schedule.design import MachineSize
+from codesign.schedule.design import READER_BEATS, READER_BURSTS, MachineSize
 from codesign.schedule.isa import BEAT_BYTES
 
 Times = npt.NDArray[np.int64]
 
-_BURST_LINES, _READER_LINES, _BURSTS = 256, 512, 16
-"""rtl/axi_reader.sv: of the longest burst, a port's FIFO, and the bursts that a port has under way."""
-_SLICE_LINES = 16
-"""After which the memory's ports slice a longer burst."""
+_BURST_LINES = 4096 // BEAT_BYTES
+"""Of the longest burst: AXI bursts end at 4 KiB boundaries."""
 _BURST_CYCLES = 2
 """From a port's request to its next one."""
 _ARRIVE = 6
@@ -43,6 +41,8 @@ class Supply:
     turnaround: float = 0.0
     """From reading to writing."""
     refresh_interval: float = math.inf
+    slice_lines: int = 16
+    """After which the memory's ports slice a longer burst."""
     banks: int = 1
     page_bytes: int = 8192
     stripe: int = 0
@@ -72,7 +72,7 @@ class Stream:
     _ready: list[int] = field(default_factory=list)
     """Cycle from which each block can be popped."""
     _runs: deque[_Run] = field(default_factory=deque)
-    _ends: deque[int] = field(default_factory=lambda: deque([0] * _BURSTS, maxlen=_BURSTS))
+    _ends: deque[int] = field(default_factory=lambda: deque([0] * READER_BURSTS, maxlen=READER_BURSTS))
     """Last arrivals of the latest bursts."""
     _asked: int = 0
     """The latest burst's request."""
@@ -120,14 +120,14 @@ class Stream:
         Nothing is popped meanwhile. Reads go first, because they need no turnaround: until the next refresh, which may
         come at any time. Slices of the ports' bursts are written as their data come, a beat a cycle.
         """
-        supply, ports = self.supply, self.size.ports
-        begin = at - (lines - 1) // _SLICE_LINES * _SLICE_LINES * ports
+        supply, ports, step = self.supply, self.size.ports, self.supply.slice_lines
+        begin = at - (lines - 1) // step * step * ports
         while self._may_ask() < max(begin, self._busy) and self._busy < begin + supply.refresh_interval:
             self._extend()
         reads = min(max(0.0, self._busy - begin), supply.refresh_interval)
         busy = begin + reads - reads**2 / (2 * supply.refresh_interval) + max(supply.turnaround, supply.opening)
-        for end in range(_SLICE_LINES, lines + _SLICE_LINES, _SLICE_LINES):
-            count = min(_SLICE_LINES, lines + _SLICE_LINES - end)
+        for end in range(step, lines + step, step):
+            count = min(step, lines + step - end)
             here = at - max(0, lines - end) * ports
             busy = max(busy, float(here)) + count * ports * BEAT_BYTES / supply.bytes_per_cycle
         return int(busy + supply.latency)
@@ -138,7 +138,7 @@ class Stream:
             return np.inf
         run, lines = self._runs[0], self.size.block_lines
         block = len(self._ready) + (self._part + self._count(run)) // lines
-        room = block - self.size.fifo_blocks - _READER_LINES // lines
+        room = block - self.size.fifo_blocks - READER_BEATS // lines
         if room > len(self.pops):
             return np.inf
         return max(run.at, self.pops[room - 1] if room > 0 else 0)
