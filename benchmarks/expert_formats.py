@@ -5,7 +5,7 @@
 (models/m3vit_tiny.toml, its first two blocks), packs it in every format, and measures on images that nothing was fitted
 on. It also compares the two ways of cutting an int8 weight to r bits, before and after its rescaling is fitted: the
 machine's, which takes the middle of the interval that the first r bits name, and MatQuant's, which rounds.
-Results: benchmarks/results/expert_formats.json.
+Results: benchmarks/results/expert_formats.json, and two tables of docs/edge.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from common import store
+from common import RESULTS, store
+from tables import markdown, replace_tables
 
 from codesign.assets import asset
 from codesign.experts.fit import FormatChoice, hidden
@@ -34,6 +35,7 @@ from codesign.spec.patches import Pixels
 from codesign.synthesis import ExpertWeights, read_recipe, synthesise
 
 Pair = tuple[Ints, Ints]
+DOCUMENT = RESULTS.parent.parent / "docs" / "edge.md"
 IMAGES = 16
 FEWEST_ROWS = 32
 
@@ -138,8 +140,31 @@ def _power(values: Floats) -> float:
     return float(np.square(values).sum())
 
 
+def format_table(rows: list[FormatRow]) -> str:
+    """Markdown: a row for each format and fitting, a column for each width."""
+    widths = sorted({row.width for row in rows})
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for row in rows:
+        shown = "exact" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
+        cells.setdefault((row.format, row.fitting), {})[row.width] = shown
+    lines = [[*name, *(found.get(width, "") for width in widths)] for name, found in cells.items()]
+    return markdown(["format", "fitted", *(f"{width} bits, dB" for width in widths)], lines, left=2)
+
+
+def slice_table(rows: list[SliceRow]) -> str:
+    """Markdown: a row for each way to cut and width."""
+    found = {(row.slice, row.width, row.fitted): row for row in rows}
+    lines = []
+    for name, width in dict.fromkeys((row.slice, row.width) for row in rows):
+        cut, fitted = found[name, width, False], found[name, width, True]
+        numbers = (cut.w1_db, fitted.w1_db, cut.w2_db, fitted.w2_db)
+        lines.append([name, str(width), *(f"{number:.1f}" for number in numbers)])
+    heads = ["an int8 weight cut to", "bits", "w1 as cut, dB", "w1 fitted", "w2 as cut", "w2 fitted"]
+    return markdown(heads, lines)
+
+
 def main() -> None:
-    """Measure, print and store."""
+    """Measure, print, store and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=asset("models") / "m3vit_tiny.toml")
     parser.add_argument("--layers", type=int, default=2)
@@ -159,6 +184,7 @@ def main() -> None:
         "slices": [asdict(row) for row in cuts],
     }
     print(store("expert_formats", content, f"python benchmarks/expert_formats.py --layers {options.layers}"))
+    replace_tables(DOCUMENT, "expert_formats", {"formats": format_table(rows), "slices": slice_table(cuts)})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Peer:
     make: Callable[[Layer, int], Callable[[int], Run]]
     """(layer, copies) to (rows to one call)."""
 
+    @property
+    def quantizes(self) -> bool:
+        """It takes float32 x and quantizes it."""
+        return self.includes == _FLOAT_IN
+
 
 def block(layer: Layer) -> int:
     """Largest block of MatMulNBits, up to 128, that divides the inputs: fewest scales."""
@@ -60,7 +65,10 @@ def _session(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def _onnx_runs(model: onnx.ModelProto, layer: Layer, dtype: type, lut: bool = False) -> Callable[[int], Run]:
+def _onnx_runs(
+    model: onnx.ModelProto, layer: Layer, dtype: type, lut: bool = False, y_type: type | None = None
+) -> Callable[[int], Run]:
+    out = y_type or dtype
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     if lut:
@@ -68,11 +76,11 @@ def _onnx_runs(model: onnx.ModelProto, layer: Layer, dtype: type, lut: bool = Fa
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def with_rows(rows: int) -> Run:
-        x, y = _input(rows, layer, dtype), np.empty((rows, layer.outputs), dtype=dtype)
+        x, y = _input(rows, layer, dtype), np.empty((rows, layer.outputs), dtype=out)
         binding = session.io_binding()
         binding.bind_input("x", "cpu", 0, dtype, x.shape, x.ctypes.data)
         for output in session.get_outputs():  # all into the same memory
-            binding.bind_output(output.name, "cpu", 0, dtype, y.shape, y.ctypes.data)
+            binding.bind_output(output.name, "cpu", 0, out, y.shape, y.ctypes.data)
         keep = (x, y)
         return lambda: (session.run_with_iobinding(binding), keep)
 
@@ -140,6 +148,17 @@ def q_linear_matmul(layer: Layer, copies: int) -> Callable[[int], Run]:
         inputs = ["x", "xs", "xz", f"w{i}", f"s{i}", "wz", "ys", "xz"]
         nodes.append(helper.make_node("QLinearMatMul", inputs, [f"y{i}"]))
     return _onnx_runs(_session(nodes, constants, layer, TensorProto.UINT8), layer, np.uint8)
+
+
+def quantize_linear(layer: Layer, copies: int) -> Callable[[int], Run]:
+    """onnxruntime's DynamicQuantizeLinear: x to uint8, with a scale and a zero point for all of it."""
+    nodes = [helper.make_node("DynamicQuantizeLinear", ["x"], [f"y{i}", f"s{i}", f"z{i}"]) for i in range(copies)]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", layer.inputs])
+    ys = [helper.make_tensor_value_info(f"y{i}", TensorProto.UINT8, ["rows", layer.inputs]) for i in range(copies)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "quantize", [x], ys), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    return _onnx_runs(model, Layer(layer.inputs, layer.inputs), np.float32, y_type=np.uint8)
 
 
 def _torch_runs(calls: Callable[[torch.Tensor], list[Run]], layer: Layer, dtype: torch.dtype) -> Callable[[int], Run]:

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experts streamed under a memory budget: OLMoE-shaped layers, every schedule, int8 and nested, decode and prefill.
+"""Experts streamed under a memory budget: OLMoE-shaped layers, every schedule, three formats, decode and prefill.
 
 `python benchmarks/streaming.py [--layers N] [--tokens N] [--threads N] [--repeat N]` packs models/olmoe_layers.toml
 (its first layers; seeded random weights) into build/benchmarks, runs a drawn routing trace (Zipf with temporal
-locality) at budgets of 25, 50 and 100 % of the expert bytes, prints the tables and writes
-benchmarks/results/streaming.json. The first batch of each format is compared with the reference, bit for bit.
-Of several repetitions the one with the median time is stored. Exit status 1 when a target is missed.
+locality) at budgets of 25, 50 and 100 % of each format's expert bytes, prints the tables and writes
+benchmarks/results/streaming.json. Every row runs in a process of its own, so that its peak resident set (VmHWM) is its
+own; of several repetitions the one with the median time counts. The first batch of each format is compared with the
+reference, bit for bit. Exit status 1 when a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 
@@ -34,7 +38,8 @@ from codesign.synthesis.layers import LayersRecipe, read_layers
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "benchmarks" / "streaming"
 RECIPE = ROOT / "models" / "olmoe_layers.toml"
-FORMATS = (ExpertFormat.INT8, ExpertFormat.NESTED)
+FORMATS = (ExpertFormat.INT8, ExpertFormat.NESTED, ExpertFormat.TERNARY)
+MODES = ("decode", "prefill")
 BUDGETS = (0.25, 0.5, 1.0)
 SCHEDULES = tuple(Schedule(order, hits) for order in Order for hits in (False, True))
 BASELINE = Schedule(Order.ON_DEMAND)
@@ -43,117 +48,221 @@ PREFILL = 64
 RATIO_LIMIT = 1.10
 SHARE = 0.20
 THROUGHPUT = 1.4
+MEMORY = 0.53
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run."""
+class Setting:
+    """What all rows share, as it was asked for."""
+
+    layers: int
+    tokens: int
+    threads: int
+    repeat: int
+    transport: Transport
+    io: Io
+
+    @property
+    def reader(self) -> ReaderOptions:
+        """How to read."""
+        return ReaderOptions(self.io, self.transport)
+
+    def arguments(self) -> list[str]:
+        """The command line that asks for it."""
+        return [part for field in fields(self) for part in (f"--{field.name}", str(getattr(self, field.name)))]
+
+    def traces(self) -> dict[str, RoutingTrace]:
+        """The routing of each mode."""
+        shape = self._shape()
+        return {
+            "decode": drawn_trace(*shape, (1,) * self.tokens, 1001),
+            "prefill": drawn_trace(*shape, (PREFILL,) * 2, 1002),
+        }
+
+    def hot(self) -> RoutingTrace:
+        """Decides the hot set: of the same popularity, other draws."""
+        return drawn_trace(*self._shape(), (256,), 1000)
+
+    def first(self) -> RoutingTrace:
+        """Two tokens for the comparison with the reference."""
+        return drawn_trace(*self._shape(), (2,), 1003)
+
+    def _shape(self) -> tuple[int, int, int]:
+        layer = read_layers(RECIPE).layer(0)
+        return self.layers, layer.num_experts, layer.top_k
+
+    def store(self, form: ExpertFormat) -> Store:
+        """The store of a format, packed when it is not there."""
+        recipe: LayersRecipe = read_layers(RECIPE).changed(self.layers)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / f"olmoe-{self.layers}-{form.value}.experts"
+        if not path.exists():
+            print(f"packing {path.name}", flush=True)
+            pack_layers(recipe, FormatChoice(form), path, 0, lambda what, done, total: None)
+        return Store.open(path)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row's question."""
 
     mode: str
     format: ExpertFormat
     budget: float
     schedule: Schedule
     pinned: bool
-    metrics: Metrics
+
+    def text(self) -> str:
+        """For the command line."""
+        parts = self.mode, self.format.value, self.budget, self.schedule.order.value, self.schedule.hits_first
+        return json.dumps([*parts, self.pinned])
+
+    @staticmethod
+    def parse(text: str) -> Case:
+        """From the command line."""
+        mode, form, budget, order, hits, pinned = json.loads(text)
+        return Case(mode, ExpertFormat(form), float(budget), Schedule(Order(order), bool(hits)), bool(pinned))
+
+
+def case(mode: str, form: ExpertFormat, budget: float, schedule: Schedule, pin: bool = True) -> Case:
+    """A case; only schedules that read ahead pin a hot set."""
+    return Case(mode, form, budget, schedule, pin and schedule.ahead)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every run shares."""
+class Row:
+    """One row's answer."""
 
-    stores: dict[ExpertFormat, Store]
-    traces: dict[str, RoutingTrace]
-    hot: RoutingTrace
-    reader: ReaderOptions
-    threads: int
-    repeat: int
+    case: Case
+    metrics: Metrics
 
-    def run(self, mode: str, form: ExpertFormat, budget: float, schedule: Schedule, pin: bool = True) -> Row:
-        """The repetition with the median time."""
-        store = self.stores[form]
-        size = int(store.expert_bytes * budget)
-        options = RuntimeOptions(size, schedule, self.reader, self.threads, pin=pin)
-        hot = self.hot if schedule.ahead and pin else None
-        found = []
-        for _ in range(self.repeat):
-            drop_page_cache(store)
-            found.append(run_trace(store, self.traces[mode], options, hot).metrics)
-        median = statistics.median_low(m.seconds for m in found)
-        chosen = next(m for m in found if m.seconds == median)
-        row = Row(mode, form, budget, schedule, hot is not None, chosen)
-        print(line(row), flush=True)
-        return row
+    @property
+    def both_count(self) -> bool:
+        """Whether I/O and compute are both large enough for the ratio to be judged."""
+        return min(self.metrics.io_share, self.metrics.compute_share) >= SHARE
+
+
+def run_case(setting: Setting, one: Case) -> Metrics:
+    """The repetition with the median time."""
+    store, trace = setting.store(one.format), setting.traces()[one.mode]
+    size = int(store.expert_bytes * one.budget)
+    options = RuntimeOptions(size, one.schedule, setting.reader, setting.threads, pin=one.pinned)
+    found = []
+    for _ in range(setting.repeat):
+        drop_page_cache(store)
+        found.append(run_trace(store, trace, options, setting.hot() if one.pinned else None).metrics)
+    median = statistics.median_low(m.seconds for m in found)
+    return next(m for m in found if m.seconds == median)
+
+
+def in_own_process(setting: Setting, one: Case) -> Row:
+    """Run a case in a fresh process and print its line."""
+    command = [sys.executable, __file__, *setting.arguments(), "--only", one.text()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)  # noqa: S603
+    row = Row(one, Metrics(**json.loads(done.stdout)))
+    print(line(row), flush=True)
+    return row
+
+
+HEAD = (
+    f"{'':17}{'budget':>6} {'schedule':32} {'tokens/s':>8} {'T/ideal':>8} {'by layer':>8} {'hidden':>7} {'hits':>5}"
+    f" {'MB/token':>8} {'peak MB':>8} {'I/O':>5} {'compute':>7}"
+)
 
 
 def line(row: Row) -> str:
-    """One row of the printed table."""
-    m = row.metrics
-    judged = "" if min(m.io_share, m.compute_share) >= SHARE else " (one side below 20 %)"
-    who = f"{row.mode:8}{row.format.value:7}{row.budget:5.0%} {row.schedule!s:32}"
-    times = (
-        f"{m.seconds:7.3f} s  I/O {m.io_seconds:6.3f}  compute {m.compute_seconds:6.3f}  stall {m.stall_seconds:6.3f}"
+    """One row of the printed table. T/ideal in brackets is not judged: one side is below 20 % of the time."""
+    m, one = row.metrics, row.case
+    ratio = f"{m.ideal_ratio:.3f}" if row.both_count else f"({m.ideal_ratio:.3f})"
+    schedule = f"{one.schedule!s}{'' if one.pinned or not one.schedule.ahead else ', no hot set'}"
+    return (
+        f"{one.mode:8} {one.format.value:8}{one.budget:6.0%} {schedule:32} {m.tokens_per_second:8.1f} {ratio:>8}"
+        f" {m.layered_ratio:8.3f} {m.hidden_fraction:7.0%} {m.hit_rate:5.0%} {m.read_bytes_per_token / 1e6:8.1f}"
+        f" {m.peak_rss_bytes / 1e6:8.0f} {m.io_share:5.0%} {m.compute_share:7.0%}"
     )
-    layered = f"(by layer {m.layered_ratio:5.3f})"
-    speed = f"{layered}  {m.tokens_per_second:7.1f} tokens/s  {m.read_bytes_per_token / 1e6:6.1f} MB/token"
-    return f"{who} {times}  T/ideal {m.ideal_ratio:5.3f}  hits {m.hit_rate:4.0%}  {speed}{judged}"
 
 
-def made_stores(layers: int) -> dict[ExpertFormat, Store]:
-    """The stores, packed once."""
-    recipe: LayersRecipe = read_layers(RECIPE).changed(layers)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    made = {}
-    for form in FORMATS:
-        path = FOLDER / f"olmoe-{layers}-{form.value}.experts"
-        if not path.exists():
-            print(f"packing {path.name}", flush=True)
-            pack_layers(recipe, FormatChoice(form), path, 0, lambda what, done, total: None)
-        made[form] = Store.open(path)
+Find = Callable[[Case], Row]
+
+
+def ablation(find: Find) -> list[dict[str, object]]:
+    """D2MoE's: nesting, scheduling and the hot set, one after the other, at every budget; tokens a second, decode."""
+    int8, nested, ternary = FORMATS
+    steps = (
+        ("int8, on demand, LRU", int8, BASELINE, False),
+        ("+ nested levels", nested, BASELINE, False),
+        ("+ hottest bit first, hits first", nested, OURS, False),
+        ("+ pinned hot set", nested, OURS, True),
+        ("the same without nesting (int8)", int8, OURS, True),
+        ("the same, ternary", ternary, OURS, True),
+    )
+    print(f"\n{'tokens/s, decode, budget':34}" + "".join(f"{budget:>17.0%}" for budget in BUDGETS))
+    made: list[dict[str, object]] = []
+    for name, form, schedule, pin in steps:
+        speeds, gains = [], []
+        for budget in BUDGETS:
+            base = find(case("decode", int8, budget, BASELINE)).metrics.tokens_per_second
+            speeds.append(find(case("decode", form, budget, schedule, pin)).metrics.tokens_per_second)
+            gains.append(speeds[-1] / base)
+        print(f"{name:34}" + "".join(f"{s:8.1f} ({g:5.2f} x)" for s, g in zip(speeds, gains, strict=True)))
+        made.append({"what": name, "budgets": BUDGETS, "tokens_per_second": speeds, "gain": gains})
     return made
 
 
-def ablation(bench: Bench, rows: list[Row]) -> list[dict[str, object]]:
-    """D2MoE's: nesting, scheduling and the hot set, one after the other, against on-demand int8 at half the budget."""
-
-    def at(form: ExpertFormat, schedule: Schedule) -> Row:
-        return next(
-            r for r in rows if (r.mode, r.format, r.budget, r.schedule) == ("decode", form, 0.5, schedule) and
-            r.pinned == schedule.ahead
-        )  # fmt: skip
-
-    int8, nested = FORMATS
-    steps = [
-        ("on demand, int8, LRU", at(int8, BASELINE)),
-        ("+ nested levels", at(nested, BASELINE)),
-        ("+ hottest bit first, hits first", bench.run("decode", nested, 0.5, OURS, pin=False)),
-        ("+ pinned hot set", at(nested, OURS)),
-        ("the same without nesting", at(int8, OURS)),
-    ]
-    base = steps[0][1].metrics.tokens_per_second
-    made = []
-    for name, row in steps:
-        gain = row.metrics.tokens_per_second / base
-        print(f"{name:34} {row.metrics.tokens_per_second:8.1f} tokens/s  {gain:5.2f} x")
-        made.append({"what": name, "tokens_per_second": row.metrics.tokens_per_second, "gain": gain})
+def memory(rows: list[Row]) -> list[dict[str, object]]:
+    """Peak resident set and speed of the decode rows with our schedule, against int8 all-resident."""
+    ours = [r for r in rows if r.case.mode == "decode" and r.case.schedule == OURS and r.case.pinned]
+    whole = next(r for r in ours if r.case.format is ExpertFormat.INT8 and r.case.budget == 1.0).metrics
+    print(
+        f"\n{'decode':8} {'budget':>6} {'peak MB':>8} {'saved':>6} {'tokens/s':>9}   (the first is int8, all resident)"
+    )
+    made: list[dict[str, object]] = []
+    for row in sorted(ours, key=lambda r: (FORMATS.index(r.case.format), -r.case.budget)):
+        peak, speed = row.metrics.peak_rss_bytes, row.metrics.tokens_per_second
+        saved = 1 - peak / whole.peak_rss_bytes
+        print(f"{row.case.format.value:8} {row.case.budget:6.0%} {peak / 1e6:8.0f} {saved:6.0%} {speed:9.1f}")
+        made.append(
+            {
+                "format": row.case.format.value,
+                "budget": row.case.budget,
+                "peak_rss_bytes": peak,
+                "saved": saved,
+                "tokens_per_second": speed,
+            }
+        )
     return made
 
 
-def verdicts(rows: list[Row], steps: list[dict[str, object]]) -> dict[str, object]:
+def verdicts(rows: list[Row], steps: list[dict[str, object]], peaks: list[dict[str, object]]) -> dict[str, object]:
     """Whether the targets were met."""
-    both = [
-        r for r in rows
-        if r.schedule == OURS and r.pinned and min(r.metrics.io_share, r.metrics.compute_share) >= SHARE
-    ]  # fmt: skip
-    worst = max((r.metrics.ideal_ratio for r in both), default=None)
-    gain = steps[3]["gain"]
-    assert isinstance(gain, float)
+    judged = [r for r in rows if r.case.schedule == OURS and r.case.pinned and r.both_count]
+    ratios = [
+        {
+            "mode": r.case.mode,
+            "format": r.case.format.value,
+            "budget": r.case.budget,
+            "ratio": r.metrics.ideal_ratio,
+            "by_layer": r.metrics.layered_ratio,
+            "met": r.metrics.ideal_ratio <= RATIO_LIMIT,
+        }
+        for r in judged
+    ]
+    gains = steps[3]["gain"]
+    assert isinstance(gains, list)
+    less = {f"{p['format']} {p['budget']:.0%}": p["saved"] for p in peaks if p["format"] != "int8"}
     return {
         "ideal_ratio_limit": RATIO_LIMIT,
-        "worst_ideal_ratio_where_both_are_over_20_percent": worst,
-        "ideal_ratio_met": worst is None or worst <= RATIO_LIMIT,
+        "ideal_ratios_where_both_are_over_20_percent": ratios,
+        "worst_ideal_ratio": max((r.metrics.ideal_ratio for r in judged), default=None),
+        "worst_ratio_by_layer": max((r.metrics.layered_ratio for r in judged), default=None),
+        "ideal_ratio_met": all(r.metrics.ideal_ratio <= RATIO_LIMIT for r in judged),
+        "by_layer_met": all(r.metrics.layered_ratio <= RATIO_LIMIT for r in judged),
         "throughput_limit": THROUGHPUT,
-        "throughput_at_half_budget": gain,
-        "throughput_met": gain >= THROUGHPUT,
+        "throughput_at_half_budget": gains[BUDGETS.index(0.5)],
+        "throughput_met": gains[BUDGETS.index(0.5)] >= THROUGHPUT,
+        "memory_limit": MEMORY,
+        "memory_saved": less,
+        "memory_met_by": [name for name, saved in less.items() if isinstance(saved, float) and saved >= MEMORY],
     }
 
 
@@ -162,53 +271,88 @@ def facts(row: Row) -> dict[str, object]:
     numbers = {
         name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(row.metrics).items()
     }
+    one = row.case
     return {
-        "mode": row.mode, "format": row.format.value, "budget": row.budget, "schedule": str(row.schedule),
-        "pinned": row.pinned, **numbers,
+        "mode": one.mode, "format": one.format.value, "budget": one.budget, "schedule": str(one.schedule),
+        "pinned": one.pinned, **numbers,
     }  # fmt: skip
 
 
-def main() -> int:
-    """Run, print and store."""
+def check(setting: Setting) -> None:
+    """Compare two tokens of each format with the reference."""
+    for form in FORMATS:
+        store = setting.store(form)
+        options = RuntimeOptions(store.expert_bytes // 2, OURS, setting.reader, setting.threads)
+        checked = run_trace(store, setting.first(), options, setting.hot(), check=1).checked
+        print(f"{form.value}: {checked} layers equal the reference", flush=True)
+
+
+def show(verdict: dict[str, object]) -> None:
+    """Print whether the targets were met."""
+    print(f"\nT / ideal at most {RATIO_LIMIT} wherever I/O and compute are both over 20 % of the time:")
+    ratios = verdict["ideal_ratios_where_both_are_over_20_percent"]
+    assert isinstance(ratios, list)
+    for one in ratios:
+        met = "met" if one["met"] else "missed"
+        where = f"{one['mode']:8} {one['format']:8} {one['budget']:5.0%}"
+        print(f"  {where} {one['ratio']:.3f}  {met:6}  (by layer {one['by_layer']:.3f})")
+    gain, met_by = verdict["throughput_at_half_budget"], verdict["memory_met_by"]
+    assert isinstance(met_by, list)
+    print(f"throughput against on-demand int8 at 50 %: {gain:.2f} x, at least {THROUGHPUT}")
+    print(f"peak memory at least {MEMORY:.0%} below int8 all-resident: {', '.join(met_by) or 'none'}")
+
+
+def parse() -> tuple[Setting, Case | None]:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=2, help="of OLMoE's 16 (default 2: 0.8 GB a format)")
+    parser.add_argument("--layers", type=int, default=2, help="of OLMoE's 16 (default 2: 0.8 GB of int8)")
     parser.add_argument("--tokens", type=int, default=64, help="decoded tokens (default 64)")
     parser.add_argument("--threads", type=int, default=1, help="that compute (default 1)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the median counts (default 3)")
     parser.add_argument("--transport", type=Transport, default=Transport.URING, choices=list(Transport))
     parser.add_argument("--io", type=Io, default=Io.DIRECT, choices=list(Io))
+    parser.add_argument("--only", type=Case.parse, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    stores = made_stores(given.layers)
-    layer = stores[ExpertFormat.INT8].layers[0]
-    shape = given.layers, layer.num_experts, layer.top_k
-    traces = {
-        "decode": drawn_trace(*shape, (1,) * given.tokens, 1001),
-        "prefill": drawn_trace(*shape, (PREFILL,) * 2, 1002),
-    }
-    hot = drawn_trace(*shape, (256,), 1000)
-    bench = Bench(stores, traces, hot, ReaderOptions(given.io, given.transport), given.threads, given.repeat)
-    for form in FORMATS:
-        options = RuntimeOptions(stores[form].expert_bytes // 2, OURS, bench.reader, given.threads)
-        checked = run_trace(stores[form], drawn_trace(*shape, (2,), 1003), options, hot, check=1).checked
-        print(f"{form.value}: {checked} layers equal the reference")
-    rows = [bench.run(*one) for one in product(traces, FORMATS, BUDGETS, SCHEDULES)]
-    steps = ablation(bench, rows)
-    verdict = verdicts(rows, steps)
-    print(verdict)
+    setting = Setting(given.layers, given.tokens, given.threads, given.repeat, given.transport, given.io)
+    return setting, given.only
+
+
+def main() -> int:
+    """Run, print and store."""
+    setting, only = parse()
+    if only is not None:
+        print(json.dumps(asdict(run_case(setting, only))))
+        return 0
+    check(setting)
+    cases = [
+        case(mode, form, budget, schedule)
+        for mode, form, budget, schedule in product(MODES, FORMATS, BUDGETS, SCHEDULES)
+        if form is not ExpertFormat.TERNARY or schedule in (BASELINE, OURS)
+    ]
+    cases += [case("decode", ExpertFormat.NESTED, budget, OURS, pin=False) for budget in BUDGETS]
+    print(HEAD)
+    rows = [in_own_process(setting, one) for one in cases]
+    steps = ablation(lambda one: next(row for row in rows if row.case == one))
+    peaks = memory(rows)
+    verdict = verdicts(rows, steps, peaks)
+    show(verdict)
     content = {
-        "layers": given.layers,
-        "threads": given.threads,
-        "reads": f"{given.io.value}, {given.transport.value}",
-        "expert_bytes": {form.value: stores[form].expert_bytes for form in FORMATS},
-        "routing": {mode: trace.source for mode, trace in traces.items()},
-        "hot_set_from": hot.source,
+        "layers": setting.layers,
+        "threads": setting.threads,
+        "repeat": setting.repeat,
+        "reads": f"{setting.io.value}, {setting.transport.value}",
+        "expert_bytes": {form.value: setting.store(form).expert_bytes for form in FORMATS},
+        "routing": {mode: trace.source for mode, trace in setting.traces().items()},
+        "hot_set_from": setting.hot().source,
         "memory_constant_bytes": OVERHEAD_BYTES,
+        "peak_resident_set": "VmHWM of a process that ran this row only",
         "verdicts": verdict,
         "ablation": steps,
+        "memory": peaks,
         "runs": [facts(row) for row in rows],
     }
     store_results("streaming", content, "python benchmarks/streaming.py")
-    return 0 if verdict["ideal_ratio_met"] and verdict["throughput_met"] else 1
+    return 0 if verdict["ideal_ratio_met"] and verdict["throughput_met"] and verdict["memory_met_by"] else 1
 
 
 if __name__ == "__main__":

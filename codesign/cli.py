@@ -259,6 +259,8 @@ def _print_simulations(results: tuple[SimulationResult, ...]) -> None:
         table.add_row(one.engine.value, *cells)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for one in results:
+        if one.device is not None:
+            print(f"{one.engine.value}: computed by {one.device}")
         for difference in one.mismatches:
             print(f"{one.engine.value}: {difference}")
 

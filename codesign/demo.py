@@ -58,7 +58,7 @@ def demo(out: Path, checkpoint: Path | None = None, jobs: int = 2, watch: Watch 
     watch("generating the bundle", 0, 1)
     bundle = generate(model, BOARD, out, options=Options(ARRAY))
     watch("generating the bundle", 1, 1)
-    simulations = tuple(_simulate(bundle, engine, jobs, watch) for engine in Engine)
+    simulations = tuple(_simulate(bundle, engine, jobs, watch) for engine in Engine if engine is not Engine.CUDA)
     opened = Bundle.load(bundle)
     test_images = read_training(opened).test_images
     measured = measure(opened, test_images, lambda done, total: watch("measuring the integer model", done, total))

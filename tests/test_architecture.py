@@ -46,7 +46,8 @@ SIBLINGS = {
 ALLOWED = {
     "numpy": ("",),
     "safetensors": ("spec/serialize.py", "train/"),
-    "torch": ("train/", "engines/cuda.py"),
+    "torch": ("train/", "engines/cuda", "experts/gpu", "kernels/gpu/"),
+    "triton": ("kernels/gpu/code/",),
     "brevitas": ("train/",),
     "lightning": ("train/",),
     "torchmetrics": ("train/",),

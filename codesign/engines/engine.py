@@ -24,6 +24,7 @@ class Engine(StrEnum):
     CSIM = "csim"
     RTLSIM = "rtlsim"
     CPU = "cpu"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Output:
     profile: Profile | None = None
     trace: str | None = None
     """What every unit did when (`timeline.parse_trace` reads it), of the first run of each task."""
+    device: str | None = None
+    """What computed it, where that is not this processor."""
 
 
 def task_of(request: Request, index: int) -> Task:

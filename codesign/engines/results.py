@@ -60,6 +60,8 @@ class SimulationResult:
     """Multiply-accumulates of the model over all runs."""
     peak_macs_per_cycle: int
     seconds: float
+    device: str | None = None
+    """What computed, where that is not this processor."""
 
     @property
     def bit_exact(self) -> bool:
@@ -93,6 +95,8 @@ class SimulationResult:
             "mac_utilisation": self.mac_utilisation,
             "seconds": round(self.seconds, 3),
         }
+        if self.device is not None:
+            content["device"] = self.device
         return json.dumps(content, indent=1)
 
 
@@ -123,6 +127,7 @@ def load_result(bundle: Bundle, engine: Engine) -> SimulationResult | None:
             macs=int(content["macs"]),
             peak_macs_per_cycle=bundle.peak_macs_per_cycle,
             seconds=float(content["seconds"]),
+            device=str(content["device"]) if "device" in content else None,
         )
     except (OSError, ValueError, TypeError, KeyError):  # ValidationError and JSONDecodeError are ValueErrors
         raise InputError(f"{file} must be a result of codesign simulate; simulate on {engine.value} again") from None

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from codesign.emit.manifest import ExpertWidth
-from codesign.engines import cpu, csim, reference, rtlsim
+from codesign.engines import cpu, csim, cuda, reference, rtlsim
 from codesign.engines.bundle import Bundle
 from codesign.engines.compare import Difference, Ints, decode, first_difference
 from codesign.engines.engine import Engine, Output, Progress, Request, Run
@@ -24,7 +24,13 @@ from codesign.reference import run_task
 from codesign.spec.patches import Pixels, to_patches
 
 ENGINES: Mapping[Engine, Callable[[Request], list[Output]]] = MappingProxyType(
-    {Engine.REFERENCE: reference.run, Engine.CSIM: csim.run, Engine.RTLSIM: rtlsim.run, Engine.CPU: cpu.run}
+    {
+        Engine.REFERENCE: reference.run,
+        Engine.CSIM: csim.run,
+        Engine.RTLSIM: rtlsim.run,
+        Engine.CPU: cpu.run,
+        Engine.CUDA: cuda.run,
+    }
 )
 """What runs each engine."""
 
@@ -86,6 +92,7 @@ def simulate(
         macs=sum(bundle.task(run.task, run.width).macs for run in runs),
         peak_macs_per_cycle=bundle.peak_macs_per_cycle,
         seconds=time.monotonic() - started,
+        device=next((output.device for output in outputs), None),
     )
     keep_result(bundle, result)
     if not trace_tensors:

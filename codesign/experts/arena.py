@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where blocks lie in the bounded arena: pinned ones for good, the others in slots of their size. Bookkeeping only.
+"""How the bounded arena is divided: pinned blocks have places for good, the others share slots of their size.
 
 Slots of one size never fragment, and a slot is found at once. The least recently used block that nobody claims gives
 way; a pinned block never does (it is chosen by counts of a recorded trace, so that a scan cannot flush it).
@@ -7,12 +7,12 @@ way; a pinned block never does (it is chosen by counts of a recorded trace, so t
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from codesign.errors import InputError
+from codesign.kernels.native import native
 
 
 class BlockKey(NamedTuple):
@@ -118,98 +118,22 @@ def _divide(
     return tuple(classes)
 
 
-class Residency:
-    """Which block is where, which are claimed (in use: they stay), loading, or free to give way."""
+@dataclass(frozen=True)
+class BlockNumbers:
+    """What the native module calls blocks: their place in the order of layer, level and expert."""
 
-    def __init__(self, plan: ArenaPlan, sizes: Mapping[BlockKey, int]) -> None:
-        self._sizes = sizes
-        self._pinned = dict(plan.pinned)
-        self._loaded_pins: set[BlockKey] = set()
-        self._free = {c.size: [c.place + i * c.size for i in reversed(range(c.count))] for c in plan.classes}
-        self._slots: dict[BlockKey, int] = {}
-        self._loading: set[BlockKey] = set()
-        self._claimed: set[BlockKey] = set()
-        self._ahead = {c.size: 0 for c in plan.classes}  # being read, and not claimed
-        self._idle: dict[int, OrderedDict[BlockKey, None]] = {c.size: OrderedDict() for c in plan.classes}
+    keys: tuple[BlockKey, ...]
+    of: Mapping[BlockKey, int]
 
-    def size(self, key: BlockKey) -> int:
-        """Bytes of a block's slot."""
-        return self._sizes[key]
+    @staticmethod
+    def make(keys: Iterable[BlockKey]) -> BlockNumbers:
+        """Number the blocks of a store."""
+        ordered = tuple(sorted(keys))
+        return BlockNumbers(ordered, {key: number for number, key in enumerate(ordered)})
 
-    def pinned(self, key: BlockKey) -> bool:
-        """Whether the block has a place of its own."""
-        return key in self._pinned
 
-    def place(self, key: BlockKey) -> int:
-        """Where in the arena a block lies or will lie."""
-        place = self._pinned.get(key)
-        return self._slots[key] if place is None else place
-
-    def resident(self, key: BlockKey) -> bool:
-        """Whether its bytes are there."""
-        return key in self._loaded_pins or (key in self._slots and key not in self._loading)
-
-    def loading(self, key: BlockKey) -> bool:
-        """Whether it is being read."""
-        return key in self._loading
-
-    def available(self, size: int) -> int:
-        """Slots of that size that are free or can be freed (speculative reads in flight count: they end)."""
-        return len(self._free[size]) + len(self._idle[size]) + self._ahead[size]
-
-    def begin_load(self, key: BlockKey, keep: Container[int] = ()) -> int | None:
-        """A place to read the block to, or None when every slot is in use; blocks of the layers in `keep` stay."""
-        place = self._pinned.get(key)
-        if place is None:
-            size = self._sizes[key]
-            place = self._free[size].pop() if self._free[size] else self._evict(size, keep)
-            if place is None:
-                return None
-            self._slots[key] = place
-            self._ahead[size] += 1
-        self._loading.add(key)
-        return place
-
-    def _evict(self, size: int, keep: Container[int]) -> int | None:
-        victim = next((key for key in self._idle[size] if key.layer not in keep), None)
-        if victim is None:
-            return None
-        del self._idle[size][victim]
-        return self._slots.pop(victim)
-
-    def end_load(self, key: BlockKey) -> None:
-        """It has arrived."""
-        self._loading.discard(key)
-        if key in self._pinned:
-            self._loaded_pins.add(key)
-        elif key not in self._claimed:
-            self._ahead[self._sizes[key]] -= 1
-            self._idle[self._sizes[key]][key] = None
-
-    def drop(self, key: BlockKey) -> None:
-        """It did not arrive: its slot is free again."""
-        self._loading.discard(key)
-        if key not in self._pinned:
-            self._ahead[self._sizes[key]] -= key not in self._claimed
-            self._claimed.discard(key)
-            self._free[self._sizes[key]].append(self._slots.pop(key))
-
-    def claim(self, key: BlockKey) -> None:
-        """It stays until it is released; resident or loading."""
-        if key in self._pinned:
-            return
-        self._claimed.add(key)
-        self._idle[self._sizes[key]].pop(key, None)
-        self._ahead[self._sizes[key]] -= key in self._loading
-
-    def release(self, key: BlockKey) -> None:
-        """It was just used, and may give way."""
-        if key in self._claimed:
-            self._claimed.remove(key)
-            if key not in self._loading:
-                self._idle[self._sizes[key]][key] = None
-
-    def touch(self, key: BlockKey) -> None:
-        """It will be used soon."""
-        if key not in self._pinned and key in self._idle[self._sizes[key]]:
-            self._idle[self._sizes[key]].move_to_end(key)
+def make_residency(plan: ArenaPlan, sizes: Mapping[BlockKey, int], numbers: BlockNumbers) -> Any:
+    """Which block is where, claimed, loading, or free to give way: kernels/src/mixture_residency.cpp."""
+    slots = [(one.size, one.count, one.place) for one in plan.classes]
+    blocks = [(key.layer, sizes[key], plan.pinned.get(key, -1)) for key in numbers.keys]
+    return native().Residency(slots, blocks)

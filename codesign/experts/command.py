@@ -10,6 +10,7 @@ from pathlib import Path
 from codesign.engines.bundle import Bundle
 from codesign.engines.images import load_images
 from codesign.errors import InputError
+from codesign.experts.files import check_target
 from codesign.experts.graph_run import run_graph
 from codesign.experts.routing import RoutingTrace
 from codesign.experts.runtime import RuntimeOptions
@@ -54,6 +55,9 @@ def run_store(
         raise InputError("images, limit and task must come with a bundle, and there is none; add --bundle")
     if source.bundle is not None and source.trace is not None:
         raise InputError("trace must be left out with a bundle, whose own router routes; drop --trace or --bundle")
+    for path, what in ((record, "trace"), (perfetto, "timeline")):
+        if path is not None:
+            check_target(path, what)  # not after a long run
     store = Store.open(source.store)
     chosen = options(parse_budget(budget, store.expert_bytes))
     hot = None if source.hot is None else RoutingTrace.load(source.hot)

@@ -9,7 +9,7 @@ import numpy as np
 
 from codesign.errors import InputError
 from codesign.experts.fitting import Floats, adjusted, fit_line, rescaled, stacked
-from codesign.experts.mixtures import Expert, Samples
+from codesign.experts.mixtures import TERNARY_FORMATS, Expert, Samples
 from codesign.experts.residual import fit_residual, hessian_of
 from codesign.experts.writer import ExpertRescaling
 from codesign.reference import functions as f
@@ -17,10 +17,10 @@ from codesign.reference.functions import Ints
 from codesign.reference.moe import Matrix, activate, dot, matrix_of
 from codesign.spec import INT16
 from codesign.spec.moe import ExpertFormat, MoeLayer
+from codesign.spec.ops import GATE_FRACTION_BITS
 
 _FEWEST_ROWS, _MOST_ROWS = 64, 4096
 """An expert that fewer rows reach is fitted on all rows; more than the most add nothing."""
-_TERNARY = (ExpertFormat.TERNARY, ExpertFormat.TRITS)
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,13 @@ class _Coarse:
         """The model's rescaling, for sums in these units."""
         return rescaling if self.exact else rescaled(rescaling, self.unit, self.inputs)
 
-    def line(self, rescaling: ExpertRescaling, wanted: Ints, found: Ints, count: int) -> ExpertRescaling:
+    def line(
+        self, rescaling: ExpertRescaling, wanted: Ints, found: Ints, weights: Floats, count: int
+    ) -> ExpertRescaling:
         """The rescaling for `count` levels, whose sums are `found` where the model's are `wanted`, both [rows, N]."""
         if self.exact and count == len(self.matrix.digits):
             return rescaling
-        line = fit_line(wanted / self.unit, found.astype(np.float64))
+        line = fit_line(wanted / self.unit, found.astype(np.float64), weights)
         return adjusted(self.own(rescaling), line, self.inputs)
 
 
@@ -78,19 +80,21 @@ def fit_expert(
     layer: MoeLayer, expert: Expert, number: int, choice: FormatChoice, samples: Samples | None
 ) -> FittedExpert:
     """The expert of that number in a format; without samples its rescalings are the model's."""
-    x = None if samples is None else _rows(samples, number)
-    h = None if x is None else hidden(layer, expert, x)
-    first = _coarse(expert.w1, expert.fc1.bias[0], choice, x)
-    second = _coarse(expert.w2, expert.fc2.bias[0], choice, h)
-    if x is None or h is None:
+    if samples is None:
+        first = _coarse(expert.w1, expert.fc1.bias[0], choice, None)
+        second = _coarse(expert.w2, expert.fc2.bias[0], choice, None)
         return FittedExpert(first.matrix, second.matrix, first.own(expert.fc1), second.own(expert.fc2))
+    x, weights = _rows(samples, number)
+    h = hidden(layer, expert, x)
+    first = _coarse(expert.w1, expert.fc1.bias[0], choice, hessian_of(x, weights))
+    second = _coarse(expert.w2, expert.fc2.bias[0], choice, hessian_of(h, weights))
     wanted = f.matmul(x, expert.w1, _NONE), f.matmul(h, expert.w2, _NONE)
     fitted = []
     for count in range(1, len(choice.kind.widths) + 1):
         acc = dot(x, first.matrix, choice.kind, count)
-        fc1 = first.line(expert.fc1, wanted[0], acc, count)
+        fc1 = first.line(expert.fc1, wanted[0], acc, weights, count)
         found = dot(activate(layer, applied(acc, fc1)), second.matrix, choice.kind, count)
-        fitted.append((fc1, second.line(expert.fc2, wanted[1], found, count)))
+        fitted.append((fc1, second.line(expert.fc2, wanted[1], found, weights, count)))
     return FittedExpert(first.matrix, second.matrix, stacked([a for a, _ in fitted]), stacked([b for _, b in fitted]))
 
 
@@ -108,19 +112,23 @@ def applied(acc: Ints, rescaling: ExpertRescaling) -> Ints:
     return f.saturate(f.shift_round(scaled, rescaling.shift[0]), INT16)
 
 
-def _rows(samples: Samples, number: int) -> Ints:
-    own = samples.x[samples.gates[:, number] > 0]
-    return (own if len(own) >= _FEWEST_ROWS else samples.x)[:_MOST_ROWS]
+def _rows(samples: Samples, number: int) -> tuple[Ints, Floats]:
+    """What flows into an expert, and how much each row counts: its error is multiplied by its gate, then squared."""
+    gates = samples.gates[:, number]
+    own = np.nonzero(gates > 0)[0][:_MOST_ROWS]
+    if len(own) < _FEWEST_ROWS:
+        x = samples.x[:_MOST_ROWS]
+        return x, np.ones(len(x))
+    return samples.x[own], np.square(gates[own] * 2.0**-GATE_FRACTION_BITS)
 
 
-def _coarse(weight: Ints, bias: Ints, choice: FormatChoice, x: Ints | None) -> _Coarse:
-    """A layer's weights [N, K] in the format, for a bias [N] and inputs x [rows, K]."""
+def _coarse(weight: Ints, bias: Ints, choice: FormatChoice, hessian: Floats | None) -> _Coarse:
+    """A layer's weights [N, K] in the format, for a bias [N] and inputs of that Hessian [K, K]."""
     one = np.ones(len(weight))
     if choice.kind is ExpertFormat.RESIDUAL:
-        hessian = hessian_of(x) if x is not None and choice.compensate else None
-        matrix, unit = fit_residual(weight, hessian, bias)
+        matrix, unit = fit_residual(weight, hessian if choice.compensate else None, bias)
         return _Coarse(matrix, unit, False)
-    if choice.kind in _TERNARY and int(np.abs(weight).max(initial=0)) > 1:
+    if choice.kind in TERNARY_FORMATS and int(np.abs(weight).max(initial=0)) > 1:
         if not choice.ternarize:
             raise InputError(
                 "weights must be -1, 0 and 1 to be packed as ternary, and they are int8; pack --format int8 or nested,"

@@ -15,6 +15,8 @@ from codesign.spec import INT16, INT32, Requant
 Floats = npt.NDArray[np.float64]
 
 _LEAST_GAIN, _MOST_GAIN = 1 / 16, 4.0
+_LEAST_SPREAD = 1e-9
+"""Below such a variance of integers all rows are one value, and rounding: there is no gain to fit."""
 _FEWEST_ROWS = 8
 """Below so many rows a gain is noise: only the offset is fitted."""
 
@@ -27,16 +29,19 @@ class Line:
     offset: Floats
 
 
-def fit_line(wanted: Floats, found: Floats) -> Line:
-    """Least squares for each column of two arrays [rows, N]; gains stay within 1/16..4."""
+def fit_line(wanted: Floats, found: Floats, weights: Floats | None = None) -> Line:
+    """Least squares for each column of two arrays [rows, N]; gains stay within 1/16..4. `weights` [rows] say how much a
+    row counts (positive; None: all alike).
+    """
     if not len(found):
         return Line(np.ones(found.shape[1]), np.zeros(found.shape[1]))
-    centre, middle = wanted.mean(axis=0), found.mean(axis=0)
+    share = np.full(len(found), 1 / len(found)) if weights is None else weights / weights.sum()
+    centre, middle = share @ wanted, share @ found
     if len(found) < _FEWEST_ROWS:
         return Line(np.ones_like(middle), centre - middle)
-    spread = np.square(found - middle).sum(axis=0)
-    together = ((found - middle) * (wanted - centre)).sum(axis=0)
-    gain = np.where(spread > 0, together / np.maximum(spread, 1e-9), 1.0)
+    spread = share @ np.square(found - middle)
+    together = share @ ((found - middle) * (wanted - centre))
+    gain = np.where(spread > _LEAST_SPREAD, together / np.maximum(spread, _LEAST_SPREAD), 1.0)
     gain = np.clip(gain, _LEAST_GAIN, _MOST_GAIN)
     return Line(gain, centre - gain * middle)
 

@@ -13,7 +13,7 @@ from codesign.engines.cpu_weights import Packed
 from codesign.errors import CheckError, InputError
 from codesign.experts.codec import stored_experts
 from codesign.experts.metrics import Kind, Span, now
-from codesign.experts.mixtures import mixtures
+from codesign.experts.mixtures import TERNARY_FORMATS, Mixture, expert_of, is_ternary, mixtures
 from codesign.experts.routing import Choices, RoutingTrace, trace_of_gates
 from codesign.experts.runtime import Runtime, RuntimeOptions, choose
 from codesign.experts.session import Progress, RunResult, result_of
@@ -23,6 +23,7 @@ from codesign.reference import OPERATORS
 from codesign.reference.functions import Ints
 from codesign.reference.moe import moe
 from codesign.spec import Graph, Node, OpKind, TensorSpec
+from codesign.spec.moe import ExpertFormat
 from codesign.spec.patches import Pixels, to_patches
 
 
@@ -49,15 +50,30 @@ def layers_of(graph: Graph, store: Store) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for mixture in mixtures(graph):
         number = store.layer_number(mixture.layer.name)
-        found, wanted = store.layers[number], mixture.layer
-        if found != wanted:
+        if store.layers[number] != mixture.layer or not _same_constants(graph, mixture, store, number):
             raise InputError(
-                f"layer {wanted.name} of the store must be {wanted.embed_dim} x {wanted.hidden} x {wanted.num_experts}"
-                f" with the model's activation, not {found.embed_dim} x {found.hidden} x {found.num_experts};"
-                " pack that model"
+                f"store {store.path} must hold layer {mixture.layer.name} of {graph.name}, not that of another model"
+                f" ({store.index.model}); pack that model"
             )
         numbers |= dict.fromkeys(mixture.nodes, number)
     return numbers
+
+
+def _same_constants(graph: Graph, mixture: Mixture, store: Store, number: int) -> bool:
+    """Whether the rescalings for the widest experts are the graph's; they may differ where weights were rounded."""
+    if store.kind is ExpertFormat.RESIDUAL or (store.kind in TERNARY_FORMATS and not is_ternary(graph, mixture)):
+        return True
+    stored = store.constants(number)
+    experts = [expert_of(graph, mixture, e) for e in range(mixture.layer.num_experts)]
+    return all(
+        np.array_equal(found[-1], np.stack([one[0] for one in wanted]))
+        for rescaling, own in ((stored.fc1, [e.fc1 for e in experts]), (stored.fc2, [e.fc2 for e in experts]))
+        for found, wanted in (
+            (rescaling.bias, [one.bias for one in own]),
+            (rescaling.multiplier, [one.multiplier for one in own]),
+            (rescaling.shift, [one.shift for one in own]),
+        )
+    )
 
 
 def run_graph(
@@ -78,25 +94,28 @@ def run_graph(
     names = tuple(tasks) or graph.tasks
     packed = Packed(choose_variant(options.variant))
     stages = {task: _stages(graph, task, packed, options.threads) for task in names}
-    inputs = to_patches(images, graph.image)
+    pictures = [images[n : n + 1] for n in range(len(images))]  # patches are 8 times as large: of one image at a time
     outputs: list[tuple[Ints, ...]] = []
     routing: list[list[Choices]] = []
     with Runtime(store, options, hot) as runtime:
         runtime.warm()
         runtime.start()
-        for number, x in enumerate(inputs):
-            made = []
+        for number, picture in enumerate(pictures):
+            begin, made = now(), []
+            x = to_patches(picture, graph.image)[0]
+            runtime.record.spans.append(Span(Kind.DENSE, "patches", begin, now()))
             for task in names:
                 values, gates = _pass(runtime, graph, stages[task], numbers, x)
                 made.append(values[graph.output_of(task).tensor].astype(np.int64))
                 routing.append(_all_layers(store, gates))
             outputs.append(tuple(made))
-            progress(number + 1, len(inputs))
-        result = result_of(runtime, runtime.stop(), min(check, len(inputs)) * len(names))
-    for x, found in zip(inputs[:check], outputs, strict=False):
+            progress(number + 1, len(pictures))
+        result = result_of(runtime, runtime.stop(), min(check, len(pictures)) * len(names))
+    for picture, found in zip(pictures[:check], outputs, strict=False):
+        x = to_patches(picture, graph.image)[0]
         for task, tensor in zip(names, found, strict=True):
             _judge(graph, store, task, numbers, x, tensor, options)
-    source = f"{graph.name}, {len(inputs)} images, {', '.join(names)}"
+    source = f"{graph.name}, {len(pictures)} images, {', '.join(names)}"
     return GraphRun(result, names, tuple(outputs), trace_of_gates(source, routing))
 
 

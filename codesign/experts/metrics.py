@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from codesign.experts.arena import BlockKey
 from codesign.experts.reader import Read
+
+_STALLED = 3
 
 
 class Kind(StrEnum):
@@ -61,6 +65,35 @@ class Record:
     began: int = 0
     ended: int = 0
     faults: int = 0
+
+
+def add_log(record: Record, log: Any, keys: Sequence[BlockKey], sizes: Mapping[BlockKey, int]) -> None:
+    """Add what the native stream noted (`StreamLog` in kernels/include/codesign/stream.hpp) to a record, in order."""
+    events, reads, passes, counts = log
+    record.spans += [_span(*event) for event in events.tolist()]
+    record.spans.sort(key=lambda span: span.begin)
+    for block, cancelled, submitted, started, arrived, verified in reads.tolist():
+        key = keys[block]
+        record.reads.append(Read(key, sizes[key], submitted, started, arrived, verified, bool(cancelled)))
+    record.layers += [LayerSpan(*one) for one in passes.tolist()]
+    blocks, block_bytes, hits, hit_bytes, pairs, pair_bits = counts
+    record.blocks += blocks
+    record.block_bytes += block_bytes
+    record.hits += hits
+    record.hit_bytes += hit_bytes
+    record.pairs += pairs
+    record.pair_bits += pair_bits
+
+
+def _span(kind: int, expert: int, first: int, last: int, begin: int, end: int) -> Span:
+    names = (
+        "tokens by expert",
+        f"expert {expert} levels {first}-{last}",
+        f"expert {expert} level {first}, first matrix",
+        "stall",
+        "sum of experts",
+    )
+    return Span(Kind.STALL if kind == _STALLED else Kind.COMPUTE, names[kind], begin, end)
 
 
 @dataclass(frozen=True)

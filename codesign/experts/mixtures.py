@@ -13,10 +13,11 @@ from codesign.experts.writer import ExpertRescaling
 from codesign.reference import run_graph
 from codesign.reference.functions import Ints
 from codesign.spec import ExpertsParams, Graph, IntType, Node, OpKind, Requant, RouteParams
-from codesign.spec.moe import Activation, MoeLayer
+from codesign.spec.moe import Activation, ExpertFormat, MoeLayer
 from codesign.spec.patches import Pixels, to_patches
 
 TERNARY = IntType(2)
+TERNARY_FORMATS = (ExpertFormat.TERNARY, ExpertFormat.TRITS)
 
 
 @dataclass(frozen=True)

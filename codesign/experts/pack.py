@@ -13,7 +13,16 @@ import numpy as np
 from codesign.errors import InputError
 from codesign.experts.codec import encode_expert, stored_experts
 from codesign.experts.fit import FormatChoice, fit_expert
-from codesign.experts.mixtures import Mixture, Samples, expert_of, is_ternary, joined, mixtures, sample
+from codesign.experts.mixtures import (
+    TERNARY_FORMATS,
+    Mixture,
+    Samples,
+    expert_of,
+    is_ternary,
+    joined,
+    mixtures,
+    sample,
+)
 from codesign.experts.store import Store
 from codesign.experts.writer import LayerSource, PackedExpert, write_store
 from codesign.reference import OPERATORS
@@ -97,7 +106,7 @@ def result_of(store: Store, quality: tuple[Quality, ...] = ()) -> PackResult:
 
 def _exact(graph: Graph, found: tuple[Mixture, ...], choice: FormatChoice) -> bool:
     """Whether the format holds the model's own integers, so that nothing is to be fitted."""
-    if choice.kind in (ExpertFormat.TERNARY, ExpertFormat.TRITS):
+    if choice.kind in TERNARY_FORMATS:
         return all(is_ternary(graph, mixture) for mixture in found)
     return choice.kind is ExpertFormat.INT8
 

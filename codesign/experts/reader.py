@@ -16,6 +16,7 @@ from codesign.experts.arena import BlockKey
 from codesign.experts.blocks import PAGE, Bytes
 from codesign.experts.index import Block
 from codesign.kernels.native import native
+from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
 
 
 class Io(StrEnum):
@@ -55,8 +56,8 @@ class ReaderOptions:
 
     io: Io = Io.DIRECT
     transport: Transport = Transport.URING
-    depth: int = 8
-    chunk: int = 1 << 20
+    depth: int = 16
+    chunk: int = 1 << 18
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
@@ -112,7 +113,7 @@ class Reader:
         self._asked: dict[int, tuple[BlockKey, Block]] = {}
         self._number = 0
         try:
-            self._native = module.Reader(str(path), arena.native, made)
+            self.native = module.Reader(str(path), arena.native, made)
         except OSError as error:
             raise InputError(f"store {path} must be readable: {error.strerror}; check the path") from None
 
@@ -125,12 +126,12 @@ class Reader:
     @property
     def io(self) -> Io:
         """How the file is really read."""
-        return Io.DIRECT if self._native.direct else Io.CACHED
+        return Io.DIRECT if self.native.direct else Io.CACHED
 
     @property
     def transport(self) -> Transport:
         """What really moves the bytes."""
-        return Transport.URING if self._native.backend == native().ReaderBackend.URING else Transport.THREADS
+        return Transport.URING if self.native.backend == native().ReaderBackend.URING else Transport.THREADS
 
     @property
     def pending(self) -> int:
@@ -141,11 +142,11 @@ class Reader:
         """Ask for a block at `place` in the arena, which must stay untouched until it is collected."""
         self._number += 1
         self._asked[self._number] = key, block
-        self._native.submit(self._number, block.offset, block.bytes, place, block.crc32c)
+        self.native.submit(self._number, block.offset, block.bytes, place, block.crc32c)
 
     def cancel(self) -> None:
         """Drop what has not been begun: it is collected as cancelled."""
-        self._native.cancel()
+        self.native.cancel()
 
     def poll(self) -> Sequence[Read]:
         """What has completed by now. Raises InputError as `wait` does."""
@@ -161,34 +162,45 @@ class Reader:
     def _reads(self, timeout_us: int) -> Sequence[Read]:
         if not self._asked:
             return ()
-        return [self._checked(one) for one in self._native.collect(timeout_us)]
+        return [self._checked(one) for one in self.native.collect(timeout_us)]
 
     def _checked(self, one: Any) -> Read:
         key, block = self._asked.pop(one.tag)
-        status, where = one.status, native().ReadStatus
-        name = f"level {key.level} of expert {key.expert} of layer {key.layer}"
-        if status == where.FAILED:
-            raise InputError(
-                f"store {self._path} must be readable, not fail with {errno.errorcode.get(one.error, one.error)}:"
-                f" {os.strerror(one.error)} (offset {one.offset}, {name}); check the disk"
-            )
-        if status == where.ENDED:
-            raise InputError(
-                f"store {self._path} must stay as it is while it is read, not end within {name} (offset {one.offset});"
-                " copy it again"
-            )
-        if status == where.DAMAGED:
-            raise InputError(
-                f"store {self._path} must have the checksum {block.crc32c:08x} of the block there, not {one.crc:08x}"
-                f" (offset {one.offset}, {name}); copy it again, and check the disk"
-            )
-        cancelled = bool(status == where.CANCELLED)
+        cancelled = bool(one.status == native().ReadStatus.CANCELLED)
+        if not cancelled and one.status != native().ReadStatus.GOOD:
+            raise self.failure(key, block, one)
         times = one.submitted_ns, one.started_ns, one.arrived_ns, one.verified_ns
         return Read(key, block.padded_bytes, *times, cancelled)
 
+    def failure(self, key: BlockKey, block: Block, completion: Any) -> InputError:
+        """What is wrong with a block that could not be read, from the native module's completion."""
+        status, where = completion.status, native().ReadStatus
+        name = f"level {key.level} of expert {key.expert} of layer {key.layer}"
+        if status == where.FAILED:
+            code = completion.error
+            return InputError(
+                f"store {self._path} must be readable, not fail with {errno.errorcode.get(code, code)}:"
+                f" {os.strerror(code)} (offset {completion.offset}, {name}); check the disk"
+            )
+        if status == where.ENDED:
+            return InputError(
+                f"store {self._path} must stay as it is while it is read, not end within {name}"
+                f" (offset {completion.offset}); copy it again"
+            )
+        if status == where.UNSOUND:
+            return InputError(
+                f"store {self._path} must have |A| up to {RESIDUAL_MULTIPLIER_MAX} and zeros in"
+                f" 0..{3 * RESIDUAL_MULTIPLIER_MAX}, not others (offset {completion.offset}, {name});"
+                " pack the experts again"
+            )
+        return InputError(
+            f"store {self._path} must have the checksum {block.crc32c:08x} of the block there, not"
+            f" {completion.crc:08x} (offset {completion.offset}, {name}); copy it again, and check the disk"
+        )
+
     def close(self) -> None:
         """End all threads; what is pending is lost."""
-        self._native.close()
+        self.native.close()
         self._asked.clear()
 
 

@@ -57,10 +57,10 @@ _Choose = Callable[[Floats, Floats], _Grid]
 """(a group's weights [N, k], how much each column counts [k]) to its grid."""
 
 
-def hessian_of(x: Ints) -> Floats:
-    """The Hessian of a layer's squared error for inputs [rows, K], up to a factor."""
+def hessian_of(x: Ints, weights: Floats | None = None) -> Floats:
+    """The Hessian of a layer's squared error for inputs [rows, K], up to a factor. `weights` [rows] count."""
     rows = x.astype(np.float64)
-    product: Floats = rows.T @ rows
+    product: Floats = rows.T @ (rows if weights is None else rows * weights[:, None])
     return product
 
 

@@ -11,12 +11,15 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
+from codesign.experts.files import write_whole
 from codesign.spec.ops import GATE_FRACTION_BITS
 
 _MAGIC = b"CDGTRACE"
@@ -37,20 +40,21 @@ class RoutingTrace:
     gates: Choices
 
     def __post_init__(self) -> None:
-        if self.experts.shape != self.gates.shape or self.experts.ndim != 3:
+        if self.experts.shape != self.gates.shape or self.experts.ndim != 3 or not self.experts.size:
             raise InputError(
-                f"a trace must have experts and gates [T, L, k], not {self.experts.shape}; record it again"
+                f"a trace must have experts and gates [T, L, k], each 1 at least, not {list(self.experts.shape)} and"
+                f" {list(self.gates.shape)}; record it again"
             )
-        if sum(self.batches) != len(self.experts) or min(self.batches, default=1) < 1:
+        if sum(self.batches) != len(self.experts) or min(self.batches) < 1:
             raise InputError(
                 f"a trace's batches must add up to its {len(self.experts)} tokens, not {sum(self.batches)};"
                 " record it again"
             )
-        if self.experts.size and int(self.experts.max()) >= self.num_experts:
+        if int(self.experts.max()) >= self.num_experts:
             raise InputError(
                 f"a trace's experts must be below {self.num_experts}, not {self.experts.max()}; record it again"
             )
-        if self.gates.size and int(self.gates.max()) > 1 << GATE_FRACTION_BITS:
+        if int(self.gates.max()) > 1 << GATE_FRACTION_BITS:
             raise InputError(f"a trace's gates must be at most 32768, not {self.gates.max()}; record it again")
 
     @property
@@ -60,8 +64,11 @@ class RoutingTrace:
 
     def rows(self, batch: int) -> slice:
         """The tokens of a batch."""
-        start = sum(self.batches[:batch])
-        return slice(start, start + self.batches[batch])
+        return slice(self._ends[batch] - self.batches[batch], self._ends[batch])
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(accumulate(self.batches))
 
     def dense_gates(self, batch: int, layer: int) -> Choices:
         """Gates [T, E] of a batch in a layer."""
@@ -72,7 +79,7 @@ class RoutingTrace:
         return made
 
     def save(self, path: Path) -> None:
-        """Write the trace, under a temporary name first."""
+        """Write the trace, all of it or nothing. Raises InputError when it cannot be written."""
         facts = {
             "format": "codesign-routing-trace",
             "version": 1,
@@ -83,29 +90,37 @@ class RoutingTrace:
         }
         header = json.dumps(facts).encode()
         data = np.stack([self.experts, self.gates], axis=2).astype("<u2").tobytes()
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(_HEAD.pack(_MAGIC, len(header), zlib.crc32(data, zlib.crc32(header))) + header + data)
-        temporary.replace(path)
+        head = _HEAD.pack(_MAGIC, len(header), zlib.crc32(data, zlib.crc32(header)))
+        write_whole(path, head + header + data, "trace")
 
     @staticmethod
     def load(path: Path) -> RoutingTrace:
         """Read a trace. Raises InputError for a file that is missing, foreign, truncated or damaged."""
         try:
-            content = path.read_bytes()
+            if path.exists() and not path.is_file():
+                raise InputError(f"trace {path} must be a file, not a folder or a device; record one with --record")
+            with path.open("rb") as file:
+                head = file.read(_HEAD.size)
+                if len(head) < _HEAD.size or head[:8] != _MAGIC:
+                    raise InputError(
+                        f"trace {path} must begin with {_MAGIC.decode()}, and it does not; record one with --record"
+                    )
+                content = file.read()
         except OSError as error:
             raise InputError(f"trace {path} must be readable: {error.strerror}; record one with --record") from None
-        if len(content) < _HEAD.size or content[:8] != _MAGIC:
-            raise InputError(
-                f"trace {path} must begin with {_MAGIC.decode()}, and it does not; record one with --record"
-            )
-        _, length, crc = _HEAD.unpack_from(content)
-        header, data = content[_HEAD.size : _HEAD.size + length], content[_HEAD.size + length :]
+        _, length, crc = _HEAD.unpack(head)
+        header, data = content[:length], content[length:]
         if len(header) < length or zlib.crc32(data, zlib.crc32(header)) != crc:
             raise InputError(f"trace {path} must be as it was written, and it is damaged; record it again")
         try:
             return _parse(header, data)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InputError(f"trace {path} must have the header of a trace, and it has not: {error}") from None
+        except InputError as error:
+            raise InputError(f"trace {path} must be sound: {error}") from None
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            found = " ".join(str(error).split())
+            raise InputError(
+                f"trace {path} must have the header of a trace, and it has not: {found}; record it again"
+            ) from None
 
 
 def _parse(header: bytes, data: bytes) -> RoutingTrace:

@@ -1,34 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Executes mixture layers from a store under a memory budget: the reader fills the arena while this thread computes.
 
+The loop of a layer, in which reader, schedule and arithmetic meet, is kernels/src/mixture_stream.cpp.
+
 The outputs are those of `codesign.reference.moe`, whatever the schedule, budget, transport or number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.arena import ArenaPlan, BlockKey, Residency, plan_arena
-from codesign.experts.compute import Batch, Gates, Int8s, Int16s, LayerKernel, LayerPass, Widths, Workers
-from codesign.experts.metrics import Kind, LayerSpan, Record, Span, major_faults, now
-from codesign.experts.reader import Arena, Read, Reader, ReaderOptions, forget_file
+from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.compute import Batch, Gates, Int8s, Int16s, LayerKernel, Widths, Workers
+from codesign.experts.metrics import Record, add_log, major_faults, now
+from codesign.experts.reader import Arena, Reader, ReaderOptions, forget_file
 from codesign.experts.routing import RoutingTrace
-from codesign.experts.schedule import LayerRun, Order, Schedule, ahead_of_layer
+from codesign.experts.schedule import Order, Schedule, ahead_of_layer
 from codesign.experts.store import Store
-from codesign.reference.moe import choose_widths
+from codesign.kernels.native import native
 from codesign.spec.moe import ExpertFormat, WidthPolicy
 
 OVERHEAD_BYTES = 192 << 20
 """What the process may hold beside the budget and the layers' constants: interpreter, libraries, activations."""
-
-_AHEAD = 4
-"""Reads for the next layer that may wait at a time: its real ones come behind them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ def check_trace(store: Store, trace: RoutingTrace) -> None:
 def choose(kind: ExpertFormat, gates: npt.NDArray[np.integer], options: RuntimeOptions) -> Widths:
     """The width of each pair of token and expert [T, E]; 0 where the gate is 0."""
     if options.width is None:
-        return choose_widths(gates.astype(np.int64), kind, options.policy)
+        made: Widths = np.empty(gates.shape, dtype=np.uint8)
+        policy, sixteen = options.policy, np.ascontiguousarray(gates, dtype=np.uint16)
+        native().choose_widths(sixteen, kind.widths, policy.high, policy.low, made)
+        return made
     return ((gates > 0) * options.width).astype(np.uint8)
 
 
@@ -99,13 +102,28 @@ class Runtime:
         self._counts: Mapping[BlockKey, float] = block_counts(store, hot, options) if hot else {}
         pin = options.pin and options.schedule.ahead
         self.plan: ArenaPlan = plan_arena(options.budget, sizes, self._counts, pin)
-        workers = Workers(options.threads, options.variant)
-        self._residency = Residency(self.plan, sizes)
+        self._numbers = BlockNumbers.make(sizes)
+        self._sizes = sizes
         self._arena = Arena(self.plan.end)
-        self._kernels = [LayerKernel(store, n, self._arena.bytes, workers) for n in range(len(store.layers))]
-        self._likely: dict[tuple[int, int], tuple[BlockKey, ...]] = {}
         self._reader = Reader(store.path, self._arena, options.reader)
+        self._stream = self._make_stream(Workers(options.threads, options.variant))
+        self._none = native().Ahead()
+        self._likely: dict[tuple[int, int], Any] = {}
         self.record = Record()
+
+    def _make_stream(self, workers: Workers) -> Any:
+        store, numbers, schedule = self.store, self._numbers, self.options.schedule
+        blocks = [store.block(*key) for key in numbers.keys]
+        first = [numbers.of[BlockKey(n, 0, 0)] for n in range(len(store.layers))]
+        return native().Stream(
+            arena=self._arena.native,
+            reader=self._reader.native,
+            residency=make_residency(self.plan, self._sizes, numbers),
+            blocks=[(block.offset, block.bytes, block.crc32c) for block in blocks],
+            layers=[LayerKernel(store, n, base, workers).native for n, base in enumerate(first)],
+            order=schedule.order.native,
+            eager=schedule.hits_first,
+        )
 
     def __enter__(self) -> Runtime:
         return self
@@ -122,7 +140,7 @@ class Runtime:
     @property
     def pinned_bytes(self) -> int:
         """Bytes of the hot set."""
-        return sum(self._residency.size(key) for key in self.plan.pinned)
+        return sum(self._sizes[key] for key in self.plan.pinned)
 
     @property
     def reader(self) -> Reader:
@@ -131,21 +149,20 @@ class Runtime:
 
     def warm(self) -> None:
         """Read the pinned blocks. Without it they are read when they are first needed."""
-        for key in sorted(self.plan.pinned):
-            if not self._residency.resident(key):
-                self._submit(key, self._residency.begin_load(key))
-        while self._reader.pending:
-            self._collect(self._reader.wait(), None)
+        self._finish(self._stream.warm([self._numbers.of[key] for key in sorted(self.plan.pinned)]))
 
     def start(self) -> None:
         """Begin a new record: the clock of the metrics runs from here."""
+        self._stream.take_log()
         self.record = Record(began=now(), ended=now(), faults=-major_faults())
 
     def stop(self) -> Record:
-        """End the record."""
-        self.record.ended = now()
-        self.record.faults += major_faults()
-        return self.record
+        """End the record, which is complete from here on."""
+        record = self.record
+        record.ended = now()
+        record.faults += major_faults()
+        add_log(record, self._stream.take_log(), self._numbers.keys, self._sizes)
+        return record
 
     def batch(self, x: Int8s, gates: Gates, residual: Int16s) -> Batch:
         """A batch of tokens with the widths that the options give them."""
@@ -156,95 +173,33 @@ class Runtime:
 
         Raises InputError when a block cannot be read, or is not the one that was packed.
         """
-        begin = now()
-        work = LayerPass(self._kernels[number], number, batch)
-        self._forget_ahead()
-        run = LayerRun(self._residency, number, work.demand, self.options.schedule)
-        record = self.record
-        record.spans.append(Span(Kind.COMPUTE, "tokens by expert", begin, now()))
-        first_compute = last_read = 0
-        while not run.done:
-            while (load := run.next_load()) is not None:
-                self._submit(*load)
-            if run.all_asked_for and following is not None:
-                self._look_ahead(number, following, len(batch.x))
-            last_read = max(last_read, self._collect(self._reader.poll(), run))
-            step = run.next_step()
-            at = now()
-            if step is None:
-                if not self._reader.pending:
-                    raise AssertionError("the schedule waits for a block that nobody reads")
-                last_read = max(last_read, self._collect(self._reader.wait(), run))
-                record.spans.append(Span(Kind.STALL, "stall", at, now()))
-                continue
-            first_compute = first_compute or at
-            expert, level = step
-            last = run.also_ready(step)
-            work.compute(self._residency, expert, last)
-            record.spans.append(Span(Kind.COMPUTE, f"expert {expert} levels {level}-{last}", at, now()))
-            for done in range(level, last + 1):
-                run.computed((expert, done))
-        at = now()
-        y = work.result()
-        end = now()
-        record.spans.append(Span(Kind.COMPUTE, "sum of experts", at, end))
-        record.layers.append(LayerSpan(number, begin, first_compute or end, last_read, end))
-        self._count(number, work, run)
+        batch.check(self.store.layers[number])
+        y: Int16s = np.empty(batch.residual.shape, dtype=np.int16)
+        arrays = (np.ascontiguousarray(a) for a in (batch.x, batch.gates, batch.widths, batch.residual))
+        ahead = self._none if following is None else self._ahead_of(following, len(batch.x))
+        self._finish(self._stream.run(number, *arrays, y, ahead))
         return y
 
-    def _count(self, number: int, work: LayerPass, run: LayerRun) -> None:
-        record = self.record
-        record.hits += run.hits
-        record.hit_bytes += run.hit_bytes
-        for expert, level in work.demand:
-            record.blocks += 1
-            record.block_bytes += self._residency.size(BlockKey(number, level, expert))
-        record.pairs += work.pairs
-        for levels, pairs in work.pairs_by_levels().items():
-            record.pair_bits += pairs * self.store.kind.widths[levels - 1]
+    def _finish(self, end: Any) -> None:
+        """Raise InputError when a pass could not be computed."""
+        if end.bad_width:
+            self.store.kind.level_count(max(0, end.bad_width))  # raises
+        if end.failure is not None:
+            key = self._numbers.keys[end.failure.tag]
+            raise self._reader.failure(key, self.store.block(*key), end.failure)
 
-    def _submit(self, key: BlockKey, place: int | None) -> None:
-        assert place is not None
-        self._reader.submit(key, self.store.block(*key), place)
-
-    def _collect(self, reads: Iterable[Read], run: LayerRun | None) -> int:
-        """Tell everybody what arrived; when the last of this layer's blocks did."""
-        last = 0
-        for read in reads:
-            self.record.reads.append(read)
-            if read.cancelled:
-                self._residency.drop(read.key)
-            elif run is None or not run.mine(read.key):
-                self._residency.end_load(read.key)
-            else:
-                run.arrived(read.key)
-                last = read.arrived
-        return last
-
-    def _forget_ahead(self) -> None:
-        """What was to be read ahead and has not begun is asked for again, if it is needed, in this layer's order."""
-        if self._reader.pending:
-            self._reader.cancel()
-            self._collect(self._reader.poll(), None)
-
-    def _look_ahead(self, number: int, following: int, tokens: int) -> None:
-        if self._reader.pending >= _AHEAD or not self.options.schedule.ahead:
-            return
+    def _ahead_of(self, following: int, tokens: int) -> Any:
+        """What of the next layer is worth reading before its routing is known."""
+        if not self.options.schedule.ahead:
+            return self._none
         at = following, tokens
         if at not in self._likely:
             layer = self.store.layers[following]
             shape = layer.num_experts, len(self.store.kind.levels)
             share = layer.top_k / layer.num_experts
-            order = self.options.schedule.order
-            self._likely[at] = tuple(ahead_of_layer(order, following, shape, self._counts, tokens, share))
-        for key in self._likely[at]:
-            if self._reader.pending >= _AHEAD:
-                return
-            if not self._residency.resident(key) and not self._residency.loading(key):
-                place = self._residency.begin_load(key, keep=(number, following))
-                if place is None:
-                    return
-                self._submit(key, place)
+            likely = ahead_of_layer(self.options.schedule.order, following, shape, self._counts, tokens, share)
+            self._likely[at] = native().Ahead(following, [self._numbers.of[key] for key in likely])
+        return self._likely[at]
 
 
 def block_sizes(store: Store) -> dict[BlockKey, int]:

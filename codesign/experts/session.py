@@ -108,6 +108,7 @@ def run_trace(
     inputs = _inputs(store, max(trace.batches), seed)
     kept: list[tuple[int, Batch, Int16s]] = []
     last = len(store.layers) - 1
+    gates = [[trace.dense_gates(n, layer) for layer in range(last + 1)] for n in range(len(trace.batches))]
     with Runtime(store, options, hot) as runtime:
         runtime.warm()
         runtime.start()
@@ -116,7 +117,7 @@ def run_trace(
             for layer, shape in enumerate(store.layers):
                 if residual.shape[1] != shape.embed_dim:
                     residual = inputs[layer][1][:tokens]
-                batch = runtime.batch(inputs[layer][0][:tokens], trace.dense_gates(number, layer), residual)
+                batch = runtime.batch(inputs[layer][0][:tokens], gates[number][layer], residual)
                 following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
                 residual = runtime.layer(layer, batch, following)
                 if number < check:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.blocks import PAGE, Bytes, MatrixPart, decode_constants, parts
+from codesign.experts.blocks import PAGE, Bytes, MatrixPart, check_multipliers, decode_constants, parts
 from codesign.experts.checksum import crc32c
 from codesign.experts.index import HEADER_BYTES, Block, Index, decode_header, decode_index, reason
 from codesign.kernels.layout import padded
@@ -83,7 +83,14 @@ class Store:
 
     def read_block(self, layer: int, level: int, expert: int) -> Bytes:
         """The bytes of an expert's level. Raises InputError, naming the offset, when they are not those written."""
-        return self._read(self.block(layer, level, expert))
+        place = self.block(layer, level, expert)
+        block = self._read(place)
+        if self.kind is ExpertFormat.RESIDUAL:
+            try:
+                check_multipliers(self.parts(layer, level), level, block)
+            except InputError as error:
+                raise _Failure(self.path)(place.offset, f"must have sound blocks: {reason(error)}") from None
+        return block
 
     def constants(self, layer: int) -> MoeConstants:
         """The rescalings of a layer. Raises InputError, naming the offset, when they are not sound."""
@@ -96,11 +103,11 @@ class Store:
 
     def verify(self) -> None:
         """Read everything once. Raises InputError, naming the offset, for the first block that is damaged."""
-        for number, entry in enumerate(self.index.layers):
+        for number, layer in enumerate(self.layers):
             self.constants(number)
-            for level in entry.blocks:
-                for block in level:
-                    self._read(block)
+            for level in range(len(self.kind.levels)):
+                for expert in range(layer.num_experts):
+                    self.read_block(number, level, expert)
 
     def _read(self, block: Block) -> Bytes:
         fail = _Failure(self.path)

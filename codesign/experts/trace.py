@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from codesign.experts.files import write_whole
 from codesign.experts.metrics import Record
 from codesign.experts.reader import Read
 
@@ -46,10 +47,8 @@ def perfetto(record: Record) -> str:
 
 
 def write_perfetto(record: Record, path: Path) -> None:
-    """Write the timeline, under a temporary name first."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(perfetto(record), encoding="utf-8")
-    temporary.replace(path)
+    """Write the timeline, all of it or nothing. Raises InputError when it cannot be written."""
+    write_whole(path, perfetto(record).encode(), "timeline")
 
 
 def _read_name(read: Read) -> str:

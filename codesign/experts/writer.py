@@ -17,6 +17,7 @@ import numpy.typing as npt
 from codesign.errors import InputError
 from codesign.experts.blocks import PAGE, Bytes, check_bias, encode_constants
 from codesign.experts.checksum import crc32c
+from codesign.experts.files import part_of, refuse_special
 from codesign.experts.index import HEADER_BYTES, Block, Index, LayerIndex, encode_header, encode_index, places
 from codesign.kernels.layout import padded
 from codesign.spec.moe import ExpertFormat, MoeConstants, MoeLayer, Rescaling
@@ -137,7 +138,8 @@ def _write_at(file: int, content: bytes, offset: int) -> None:
 @contextmanager
 def _whole_file(path: Path, size: int) -> Iterator[int]:
     """A new file of `size` zeros that becomes `path` when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    refuse_special(path, "store")
+    temporary = part_of(path)
     file = -1
     try:
         file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

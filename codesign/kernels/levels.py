@@ -71,17 +71,17 @@ class Rescale:
     """Bias and requantization of a layer to int8, as the kernels take them: [outputs] each."""
 
     bias: Int32s
-    scale: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float32]
 
     @staticmethod
     def of(bias: npt.NDArray[np.integer], requant: Requant, outputs: int) -> Rescale:
-        """From the graph's integers: scale = multiplier * 2^-shift, which a double holds exactly."""
+        """From the graph's integers: scale = multiplier * 2^-shift, which a float32 holds exactly."""
         if requant.out_type != INT8:
             raise InputError(f"outputs must be int8, not {requant.out_type}; take the sums and requantize them")
         scale = np.ldexp(np.array(requant.multiplier, dtype=np.float64), -np.array(requant.shift))
         return Rescale(
             np.ascontiguousarray(np.broadcast_to(bias, outputs), dtype=np.int32),
-            np.ascontiguousarray(np.broadcast_to(scale, outputs)),
+            np.ascontiguousarray(np.broadcast_to(scale, outputs), dtype=np.float32),
         )
 
 
@@ -249,6 +249,27 @@ class ResidualWeight:
         return out
 
 
+def prepare_residual(
+    weights: Sequence[ResidualWeight],
+    x: Int8s,
+    acc: npt.NDArray[np.int64],
+    planes: int,
+    variant: Variant | None = None,
+) -> Callable[[], None]:
+    """A call that takes the rows x [T, K] through several layers of one shape; `acc` int64 [T, N] keeps the last sums.
+
+    Reads `planes` planes of each. Raises InputError as `ResidualWeight.gemm`.
+    """
+    if not weights or len({(w.outputs, w.inputs) for w in weights}) != 1:
+        raise InputError(f"weights must be some of one shape, not {len(weights)} that differ; call each by itself")
+    fewest = min(len(w.planes) for w in weights)
+    if not 0 <= planes <= fewest:
+        raise InputError(f"planes must be in 0..{fewest}, not {planes}; read what was packed")
+    _output(x, acc, weights[0].outputs, weights[0].inputs, np.dtype(np.int64), False, False)
+    layers, chosen, call = [w._native for w in weights], _variant(variant), native().residual_each
+    return lambda: call(layers, chosen, x, acc, planes)
+
+
 def decode_trits(trits: Codes, variant: Variant | None = None) -> Codes:
     """Cells of trits [..., 13] as cells of 2 bits [..., 16] (`unpack_trits`, natively)."""
     if trits.dtype != np.uint8 or trits.ndim < 1 or trits.shape[-1] != TRIT_CELL_BYTES or not trits.flags.c_contiguous:
@@ -280,10 +301,12 @@ def _check_cells(cells: Codes, bits: int, outputs: int, inputs: int) -> None:
 
 
 def _check_rescale(rescale: Rescale, outputs: int) -> None:
-    if rescale.bias.shape != (outputs,) or rescale.scale.shape != (outputs,):
-        raise InputError(
-            f"rescale must have {outputs} entries, not {rescale.bias.shape} and {rescale.scale.shape}; use Rescale.of"
-        )
+    for array, dtype in ((rescale.bias, np.int32), (rescale.scale, np.float32)):
+        if array.shape != (outputs,) or array.dtype != dtype:
+            raise InputError(
+                f"rescale must have {outputs} entries, bias int32 and scale float32, not {array.dtype}"
+                f" {list(array.shape)}; use Rescale.of"
+            )
 
 
 def _check_panels(panels: tuple[int, int] | None, count: int) -> tuple[int, int]:

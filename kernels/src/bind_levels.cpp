@@ -21,7 +21,7 @@ namespace {
 
 using Bytes = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Vector32 = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using VectorDouble = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using VectorFloat = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const std::int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -48,13 +48,13 @@ class Levels {
     codesign::level_gemm(variant, x.data(), count(x), weight_, acc.data(), accumulate, {begin, end});
   }
 
-  void linear(Variant variant, const Rows& x, const Vector32& bias, const VectorDouble& scale,
+  void linear(Variant variant, const Rows& x, const Vector32& bias, const VectorFloat& scale,
               const Matrix<std::int8_t>& y, std::int64_t begin, std::int64_t end) const {
     const nb::gil_scoped_release release;
     codesign::level_linear(variant, x.data(), count(x), weight_, {bias.data(), scale.data()}, y.data(), {begin, end});
   }
 
-  void linear_to(Variant variant, const Rows& x, const Vector32& bias, const VectorDouble& scale,
+  void linear_to(Variant variant, const Rows& x, const Vector32& bias, const VectorFloat& scale,
                  std::int8_t* y) const {
     codesign::level_linear(variant, x.data(), count(x), weight_, {bias.data(), scale.data()}, y,
                            {0, (weight_.outputs + 15) / 16});
@@ -67,7 +67,7 @@ class Levels {
 
 // The same rows through several layers of one shape, to y [layers, rows, outputs].
 void linear_each(const std::vector<const Levels*>& layers, Variant variant, const Rows& x, const Vector32& bias,
-                 const VectorDouble& scale,
+                 const VectorFloat& scale,
                  const nb::ndarray<std::int8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>& y) {
   const nb::gil_scoped_release release;
   const std::size_t size = y.shape(1) * y.shape(2);
@@ -112,6 +112,14 @@ class Residual {
   ResidualWeight weight_;
 };
 
+// The same rows through several residual layers of one shape, to acc [rows, outputs], which keeps the last one's sums.
+void residual_each(const std::vector<const Residual*>& layers, Variant variant, const Rows& x,
+                   const Matrix<std::int64_t>& acc, int planes) {
+  for (const Residual* layer : layers) {
+    layer->gemm(variant, x, acc, false, planes, 0, (static_cast<std::int64_t>(acc.shape(1)) + 15) / 16);
+  }
+}
+
 void decode(Variant variant, const Bytes& trits, const nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>& out) {
   const nb::gil_scoped_release release;
   const auto cells = static_cast<std::int64_t>(trits.size()) / codesign::kTritBytes;
@@ -130,5 +138,6 @@ void bind_levels(nb::module_& m) {
       .def(nb::init<std::int64_t, std::int64_t, Bytes, Matrix<const std::int16_t>, Matrix<const std::int32_t>,
                     std::vector<Residual::Plane>>())
       .def("gemm", &Residual::gemm);
+  m.def("residual_each", &residual_each);
   m.def("decode_trits", &decode);
 }

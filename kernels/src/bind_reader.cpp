@@ -67,7 +67,8 @@ void bind_reader(nb::module_& m) {
       .value("FAILED", Status::failed)
       .value("ENDED", Status::ended)
       .value("DAMAGED", Status::damaged)
-      .value("CANCELLED", Status::cancelled);
+      .value("CANCELLED", Status::cancelled)
+      .value("UNSOUND", Status::unsound);
   nb::class_<Faults>(m, "Faults")
       .def(nb::init<>())
       .def_rw("short_reads", &Faults::short_reads)

@@ -1,53 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // AMX: tiles of 16 rows x 64 inputs by 64 inputs x 16 outputs (a product of tiles takes 16 cycles however few the rows).
 // The first rows of a pair of panels expand its codes while the tiles multiply; later rows find them in scratch.
-#include "levels_avx512.hpp"
+#include "levels_tiles.hpp"
 
 namespace codesign::levels {
 namespace {
-
-constexpr std::int64_t kTileRows = 16;
-constexpr std::int64_t kTileBytes = 1024;
-constexpr std::int64_t kFusedRows = 2;  // up to here VPDPBUSD is faster
-
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Tiles 0..3 are sums, 4 (and 5 for a second tile of rows) rows, the others codes.
-class Tiles {
- public:
-  explicit Tiles(std::int64_t rows) {
-    TileConfig config;
-    for (int i = 0; i < 5 && rows < kTileRows; ++i) {
-      config.rows[i] = static_cast<std::uint8_t>(rows);
-    }
-    _tile_loadconfig(&config);
-  }
-  ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-};
-
-// Rows as tiles, [row tiles][chunks][16][64], zeros below the last row.
-const std::int8_t* tiled(const Rows& rows) {
-  const std::int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
-  auto* to = static_cast<std::int8_t*>(
-      scratch(Slot::tiles, static_cast<std::size_t>(tiles * rows.chunks * kTileBytes)));
-  for (std::int64_t t = 0; t < tiles * kTileRows; ++t) {
-    std::int8_t* at = to + (t / kTileRows) * rows.chunks * kTileBytes + (t % kTileRows) * kChunk;
-    for (std::int64_t c = 0; c < rows.chunks; ++c) {
-      const __m512i v = t < rows.count ? _mm512_loadu_si512(rows.x + t * rows.stride + c * kChunk)
-                                       : _mm512_setzero_si512();
-      _mm512_store_si512(at + c * kTileBytes, v);
-    }
-  }
-  return to;
-}
 
 // Chunks that are multiplied before the sums of later rows need the codes again, so that these stay in the L1 cache.
 constexpr std::int64_t kBlockChunks = 8;
@@ -77,12 +34,13 @@ inline void expand_chunk(const Expander& expander, const typename Expander::Pane
   if constexpr (Expander::kTiles) {
     return;
   }
+  const Expander own = expander;  // a store of codes could otherwise change it
   std::uint8_t* to = place<P>(codes, chunk);
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 16
     for (std::int64_t i = 0; i < kCells; ++i) {
-      _mm512_store_si512(to + p * kTileBytes + i * kCell, expander.cell(from[p], chunk * kCells + i));
+      _mm512_store_si512(to + p * kTileBytes + i * kCell, own.cell(from[p], chunk * kCells + i));
     }
   }
 }
@@ -288,7 +246,7 @@ void all_rows(const Work<Expander>& work) {
 }
 
 void gemm(const Rows& rows, const LevelWeight& weight, const Output& out, PanelRange panels) {
-  if (rows.count <= kFusedRows) {
+  if (rows.count <= kFewRows) {
     gemm_avx512(rows, weight, out, panels);
     return;
   }
@@ -304,7 +262,9 @@ void gemm(const Rows& rows, const LevelWeight& weight, const Output& out, PanelR
     const auto at = [&](const PanelOutput* to) {
       return Work<std::decay_t<decltype(expander)>>{expander, rows, x, codes, sums, to, panel};
     };
-    for (; rows.count <= kTileRows && panel + 4 <= panels.end; panel += 4) {
+    const bool many = std::decay_t<decltype(expander)>::kFourPanels || rows.chunks > kBlockChunks;
+    const bool four = rows.count <= kTileRows && many;
+    for (; four && panel + 4 <= panels.end; panel += 4) {
       const PanelOutput to[4] = {{out, panel}, {out, panel + 1}, {out, panel + 2}, {out, panel + 3}};
       four_panels(at(to));
     }
@@ -321,6 +281,6 @@ void gemm(const Rows& rows, const LevelWeight& weight, const Output& out, PanelR
 
 }  // namespace
 
-const Kernels kAmxInt8{sum_avx512, gemm, residual_avx512, trits_avx512};
+const Kernels kAmxInt8{sum_avx512, gemm, residual_amx, trits_avx512};
 
 }  // namespace codesign::levels

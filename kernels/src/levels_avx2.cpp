@@ -57,9 +57,10 @@ inline __m256i broadcast4(const std::int8_t* x) {
 }
 
 // floor(v) clamped to int8, 4 values.
-inline __m128i floored(__m128i sums, __m128i bias, const double* scale) {
+inline __m128i floored(__m128i sums, __m128i bias, const float* scale) {
   const __m256d wide = _mm256_cvtepi32_pd(_mm_add_epi32(sums, bias));
-  const __m256d value = _mm256_floor_pd(_mm256_fmadd_pd(wide, _mm256_loadu_pd(scale), _mm256_set1_pd(0.5)));
+  const __m256d by = _mm256_cvtps_pd(_mm_loadu_ps(scale));
+  const __m256d value = _mm256_floor_pd(_mm256_fmadd_pd(wide, by, _mm256_set1_pd(0.5)));
   return _mm256_cvtpd_epi32(_mm256_max_pd(_mm256_min_pd(value, _mm256_set1_pd(127)), _mm256_set1_pd(-128)));
 }
 
@@ -113,7 +114,7 @@ struct Ops {
     }
   };
 
-  static void rescale(const std::int32_t* sums, std::int32_t correction, const std::int32_t* bias, const double* scale,
+  static void rescale(const std::int32_t* sums, std::int32_t correction, const std::int32_t* bias, const float* scale,
                       std::int8_t* y) {
     __m128i four[4];
     for (int i = 0; i < 4; ++i) {

@@ -85,10 +85,11 @@ void all_rows(const Source& source, const Rows& rows, std::int64_t panel, const 
 // The codes of one or two panels, for rows to share.
 template <class Expander>
 void expand(const Expander& expander, std::int64_t panel, int count, std::int64_t cells, std::uint8_t* codes) {
+  const Expander own = expander;  // a store of codes could otherwise change it
   for (int p = 0; p < count; ++p) {
-    const auto from = expander.panel(panel + p);
+    const auto from = own.panel(panel + p);
     for (std::int64_t i = 0; i < cells; ++i, codes += kCell) {
-      _mm512_store_si512(codes, expander.cell(from, i));
+      _mm512_store_si512(codes, own.cell(from, i));
     }
   }
 }
@@ -116,38 +117,29 @@ void run(const Expander& expander, const Rows& rows, const Output& out, PanelRan
 template <int kBits, int R>
 inline void group_dots(const Single<kBits>& expander, const std::uint8_t* cells, const std::int8_t* x,
                        std::int64_t stride, std::int64_t begin, std::int64_t end, __m512i (&dots)[R]) {
-  __m512i odd[R];
-  for (int r = 0; r < R; ++r) {
-    dots[r] = odd[r] = _mm512_setzero_si512();
+  constexpr int kChains = R == 1 ? 4 : 2;  // of a row: each sum waits for the one before
+  __m512i sums[kChains][R];
+  for (auto& chain : sums) {
+    for (__m512i& sum : chain) {
+      sum = _mm512_setzero_si512();
+    }
   }
-  for (std::int64_t g = begin; g < end; g += 2) {
-    const __m512i a = expander.cell({cells}, g), b = expander.cell({cells}, g + 1);
+  for (std::int64_t g = begin; g < end; g += kChains) {
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      dots[r] = _mm512_dpbusd_epi32(dots[r], a, broadcast4(x + r * stride + g * kGroup));
-      odd[r] = _mm512_dpbusd_epi32(odd[r], b, broadcast4(x + r * stride + (g + 1) * kGroup));
+    for (int c = 0; c < kChains; ++c) {
+      const __m512i codes = expander.cell({cells}, g + c);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        sums[c][r] = _mm512_dpbusd_epi32(sums[c][r], codes, broadcast4(x + r * stride + (g + c) * kGroup));
+      }
     }
   }
   for (int r = 0; r < R; ++r) {
-    dots[r] = expander.finish(_mm512_add_epi32(dots[r], odd[r]));
+    for (int c = 1; c < kChains; ++c) {
+      sums[0][r] = _mm512_add_epi32(sums[0][r], sums[c][r]);
+    }
+    dots[r] = expander.finish(sums[0][r]);
   }
-}
-
-struct Wide {
-  __m512d low, high;
-};
-
-inline Wide wide(__m512i v) {
-  return {_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1))};
-}
-
-inline Wide multipliers(const std::int16_t* p, __mmask16 mask) {
-  return wide(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, p)));
-}
-
-inline void add_product(Wide& sum, const Wide& a, const Wide& b) {
-  sum.low = _mm512_fmadd_pd(a.low, b.low, sum.low);
-  sum.high = _mm512_fmadd_pd(a.high, b.high, sum.high);
 }
 
 struct ResidualKernelArguments {
@@ -195,15 +187,7 @@ void residual_rows(const ResidualKernelArguments& a, std::int64_t row, std::int6
     }
   }
   for (int r = 0; r < R; ++r) {
-    std::int64_t* to = acc + (row + r) * w.outputs + column;
-    const auto low = static_cast<__mmask8>(mask), high = static_cast<__mmask8>(mask >> 8);
-    __m512i first = _mm512_cvtpd_epi64(total[r].low), second = _mm512_cvtpd_epi64(total[r].high);
-    if (accumulate) {
-      first = _mm512_add_epi64(first, _mm512_maskz_loadu_epi64(low, to));
-      second = _mm512_add_epi64(second, _mm512_maskz_loadu_epi64(high, to + 8));
-    }
-    _mm512_mask_storeu_epi64(to, low, first);
-    _mm512_mask_storeu_epi64(to + 8, high, second);
+    store_sums(total[r], mask, acc + (row + r) * w.outputs + column, accumulate);
   }
 }
 

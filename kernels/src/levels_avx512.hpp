@@ -44,6 +44,7 @@ inline __m512i broadcast4(const std::int8_t* x) {
 template <int kBits>
 struct Single {
   static constexpr bool kScaled = true;
+  static constexpr bool kFourPanels = true;  // at once, even short ones
   static constexpr bool kTiles = kBits == 8;  // cells are codes already
   __m512i mask, lane_shift;
   __m128i position;
@@ -95,6 +96,7 @@ struct Combined {
   static constexpr bool kScaled = false;
   static constexpr bool kTiles = false;
   static constexpr int kCount = kBits2 == 0 ? 2 : 3;
+  static constexpr bool kFourPanels = kCount == 2;  // prefetchers do not follow twelve short streams
   __m512i matrix0, matrix1, matrix2;
   const std::uint8_t* cells[3];
   std::int64_t panel_stride[3];
@@ -209,8 +211,9 @@ struct PanelOutput {
     if (o.acc == nullptr) {
       const __m512d half = _mm512_set1_pd(0.5), one = _mm512_set1_pd(1);
       const __m512i bias = _mm512_maskz_loadu_epi32(mask, o.rescale.bias + column);
-      scale_low = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), o.rescale.scale + column);
-      scale_high = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask >> 8), o.rescale.scale + column + 8);
+      const __m512 scale = _mm512_maskz_loadu_ps(mask, o.rescale.scale + column);
+      scale_low = _mm512_cvtps_pd(_mm512_castps512_ps256(scale));
+      scale_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(scale, 1));
       addend_low = _mm512_fmadd_pd(_mm512_cvtepi32_pd(_mm512_castsi512_si256(bias)), scale_low, half);
       addend_high = _mm512_fmadd_pd(_mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(bias, 1)), scale_high, half);
       small = (_mm512_cmp_pd_mask(scale_low, one, _CMP_GE_OQ) | _mm512_cmp_pd_mask(scale_high, one, _CMP_GE_OQ)) == 0;
@@ -240,6 +243,35 @@ struct PanelOutput {
     _mm512_mask_storeu_epi32(to, mask, sums);
   }
 };
+
+struct Wide {
+  __m512d low, high;
+};
+
+inline Wide wide(__m512i v) {
+  return {_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1))};
+}
+
+inline Wide multipliers(const std::int16_t* p, __mmask16 mask) {
+  return wide(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, p)));
+}
+
+inline void add_product(Wide& sum, const Wide& a, const Wide& b) {
+  sum.low = _mm512_fmadd_pd(a.low, b.low, sum.low);
+  sum.high = _mm512_fmadd_pd(a.high, b.high, sum.high);
+}
+
+// Integers in double to int64, stored or added.
+inline void store_sums(const Wide& sums, __mmask16 mask, std::int64_t* to, bool accumulate) {
+  const auto low = static_cast<__mmask8>(mask), high = static_cast<__mmask8>(mask >> 8);
+  __m512i first = _mm512_cvtpd_epi64(sums.low), second = _mm512_cvtpd_epi64(sums.high);
+  if (accumulate) {
+    first = _mm512_add_epi64(first, _mm512_maskz_loadu_epi64(low, to));
+    second = _mm512_add_epi64(second, _mm512_maskz_loadu_epi64(high, to + 8));
+  }
+  _mm512_mask_storeu_epi64(to, low, first);
+  _mm512_mask_storeu_epi64(to + 8, high, second);
+}
 
 // Sets of levels without an expander: each level by itself, added to acc. Needs sums, so y goes through an array of them.
 inline void by_level(LevelKernel gemm, const Rows& rows, const LevelWeight& weight, const Output& out,
@@ -277,6 +309,8 @@ void gemm_avx512(const Rows& rows, const LevelWeight& weight, const Output& out,
 std::int32_t sum_avx512(const std::int8_t* x, std::int64_t inputs);
 void residual_avx512(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate,
                      PanelRange panels);
+void residual_amx(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate,
+                  PanelRange panels);
 void trits_avx512(const std::uint8_t* in, std::int64_t cells, std::uint8_t* out);
 
 }  // namespace codesign::levels

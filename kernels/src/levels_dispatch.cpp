@@ -98,7 +98,7 @@ void level_gemm(Variant variant, const std::int8_t* x, std::int64_t rows, const 
 }
 
 void level_linear(Variant variant, const std::int8_t* x, std::int64_t rows, const LevelWeight& weight,
-                  const Rescale& rescale, std::int8_t* y, PanelRange panels) {
+                  const OutputRescale& rescale, std::int8_t* y, PanelRange panels) {
   levels::run(variant, x, rows, weight, {weight.outputs, nullptr, false, rescale, y}, panels);
 }
 

@@ -29,7 +29,7 @@ struct Output {
   std::int64_t outputs;
   std::int32_t* acc;
   bool accumulate;
-  Rescale rescale;
+  OutputRescale rescale;
   std::int8_t* y;
 };
 

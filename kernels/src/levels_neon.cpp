@@ -95,11 +95,11 @@ struct Ops {
     }
   };
 
-  static void rescale(const std::int32_t* sums, std::int32_t correction, const std::int32_t* bias, const double* scale,
+  static void rescale(const std::int32_t* sums, std::int32_t correction, const std::int32_t* bias, const float* scale,
                       std::int8_t* y) {
     for (int n = 0; n < kPanel; ++n) {
       const double wide = static_cast<double>(std::int64_t{sums[n]} + correction + bias[n]);
-      y[n] = rescale_one(wide * scale[n] + 0.5);
+      y[n] = rescale_one(wide * static_cast<double>(scale[n]) + 0.5);
     }
   }
 

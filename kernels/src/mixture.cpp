@@ -125,7 +125,22 @@ Mixture::Mixture(MixtureShape shape, Variant variant, std::shared_ptr<Pool> pool
       second_{whole(shape_.embed_dim), shape_.hidden, &MixtureLevel::second} {}
 
 std::int64_t Mixture::whole(std::int64_t outputs) const {
-  return shape_.residual ? panels_of(outputs) * 16 : outputs;
+  return shape_.residual() ? panels_of(outputs) * 16 : outputs;
+}
+
+bool Mixture::sound(int level, const std::uint8_t* block) const {
+  if (!shape_.residual()) return true;
+  const auto in = [](auto low, auto high) { return [=](auto value) { return low <= value && value <= high; }; };
+  const std::int32_t limit = shape_.multiplier_limit;
+  for (const Matrix* matrix : {&first_, &second_}) {
+    const MatrixPlace& place = shape_.levels[static_cast<std::size_t>(level)].*matrix->place;
+    const std::int64_t count = (matrix->inputs + kResidualGroup - 1) / kResidualGroup * matrix->outputs;
+    const auto* const multipliers = reinterpret_cast<const std::int16_t*>(block + place.multipliers);
+    const auto* const zeros = reinterpret_cast<const std::int32_t*>(block + place.zeros);
+    if (!std::all_of(multipliers, multipliers + count, in(-limit, limit))) return false;
+    if (level == 0 && !std::all_of(zeros, zeros + count, in(0, 3 * limit))) return false;
+  }
+  return true;
 }
 
 int Mixture::offset_of(int levels) const {
@@ -134,8 +149,7 @@ int Mixture::offset_of(int levels) const {
 
 template <>
 void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
-                      const std::vector<const std::uint8_t*>& blocks, int first, int last, int offset,
-                      std::int32_t* sums) {
+                      const Blocks& blocks, int first, int last, int offset, std::int32_t* sums) {
   LevelWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -161,7 +175,7 @@ void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t r
 
 template <>
 void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
-                      const std::vector<const std::uint8_t*>& blocks, int, int last, int, std::int64_t* sums) {
+                      const Blocks& blocks, int, int last, int, std::int64_t* sums) {
   ResidualWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -185,8 +199,8 @@ void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t r
 }
 
 template <typename Sum>
-void Mixture::finish(const Group& group, const std::vector<const std::uint8_t*>& blocks, int last, const Rescaler& fc1,
-                     const Rescaler& fc2, const Sum* sums, std::vector<Sum>& second) {
+void Mixture::contribute(const Group& group, const Blocks& blocks, int last, const Rescaler& fc1, const Rescaler& fc2,
+                         const Sum* sums, std::vector<Sum>& second) {
   const std::int64_t hidden = shape_.hidden;
   hidden_.resize(static_cast<std::size_t>(group.rows * hidden));
   const auto entries = static_cast<std::int32_t>(shape_.table.size()) - 1;
@@ -222,22 +236,20 @@ void Mixture::finish(const Group& group, const std::vector<const std::uint8_t*>&
   });
 }
 
-void Mixture::add(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last) {
-  if (shape_.residual || group.rows == 0) return;
-  product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, 0, group.sums);
+void Mixture::add(const Group& group, const Blocks& blocks, int first, int last, bool closing) {
+  if (shape_.residual() || group.rows == 0) return;
+  product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, closing ? offset_of(last) : 0, group.sums);
 }
 
-void Mixture::complete(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last,
-                       const Rescaler& fc1, const Rescaler& fc2) {
+void Mixture::finish(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1, const Rescaler& fc2) {
   if (group.rows == 0) return;
-  if (shape_.residual) {
+  if (shape_.residual()) {
     wide_.resize(static_cast<std::size_t>(group.rows * first_.outputs));
-    product<std::int64_t>(first_, group.x, group.rows, blocks, 0, last, 0, wide_.data());
-    finish<std::int64_t>(group, blocks, last, fc1, fc2, wide_.data(), wide2_);
+    product<std::int64_t>(first_, group.x, group.rows, blocks, 0, levels, 0, wide_.data());
+    contribute<std::int64_t>(group, blocks, levels, fc1, fc2, wide_.data(), wide2_);
     return;
   }
-  product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, offset_of(last), group.sums);
-  finish<std::int32_t>(group, blocks, last, fc1, fc2, group.sums, narrow_);
+  contribute<std::int32_t>(group, blocks, levels, fc1, fc2, group.sums, narrow_);
 }
 
 void combine(const std::int16_t* residual, const std::int16_t* contributions, const std::int64_t* rows,
@@ -245,7 +257,9 @@ void combine(const std::int16_t* residual, const std::int16_t* contributions, co
   for (std::int64_t t = 0; t < tokens; ++t) {
     std::int16_t* const line = y + t * columns;
     std::memcpy(line, residual + t * columns, static_cast<std::size_t>(columns) * sizeof *line);
-    for (std::int64_t i = starts[t]; i < starts[t + 1]; ++i) add_saturated(line, contributions + rows[i] * columns, columns);
+    for (std::int64_t i = starts[t]; i < starts[t + 1]; ++i) {
+      add_saturated(line, contributions + rows[i] * columns, columns);
+    }
   }
 }
 

@@ -17,6 +17,7 @@ struct Job {
   std::vector<bool> arrived;  // by chunk
   std::size_t summed = 0;     // chunks, from the first, that are in the checksum
   bool summing = false;       // a thread is at it
+  bool begun = false;         // its first half is here, and that was told
   std::uint32_t crc = 0;
   Completion completion{};
 };
@@ -37,7 +38,7 @@ void Queue::push(const Request& request) {
   job->completion.submitted_ns = now_ns();
   {
     const std::lock_guard lock(mutex_);
-    completions_.reserve(pending_ + 1);
+    completions_.reserve(2 * (pending_ + 1));  // the threads never allocate
     waiting_.push_back(std::move(job));
     ++pending_;
   }
@@ -93,7 +94,8 @@ bool Queue::take_locked(Chunk& chunk) {
   const std::shared_ptr<Job> job = waiting_.front();
   if (job->issued == 0) job->completion.started_ns = now_ns();
   const std::size_t bytes = std::min<std::uint64_t>(chunk_, job->length - job->issued);
-  chunk = {job, job->request.offset + job->issued, arena_.data() + job->request.place + job->issued, bytes, 0, 0, false};
+  std::uint8_t* const to = arena_.data() + job->request.place + job->issued;
+  chunk = {job, job->request.offset + job->issued, to, bytes, 0, 0, false};
   job->issued += bytes;
   ++job->open_chunks;
   if (job->issued == job->length) waiting_.pop_front();
@@ -162,6 +164,12 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
     job.crc = crc32c(arena_.data() + job.request.place + from, bytes, job.crc);
     lock.lock();
     ++job.summed;
+    if (!job.begun && job.request.half > 0 && from + bytes >= job.request.half && job.summed < job.arrived.size()) {
+      job.begun = true;
+      completions_.push_back(completion);
+      completions_.back().status = Status::begun;
+      done_.notify_all();
+    }
   }
   job.summing = false;
   if (job.open_chunks > 0 || job.issued < job.length) return;
@@ -180,9 +188,11 @@ std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return closed_ || !completions_.empty() || pending_ == 0; };
   if (timeout_us > 0) done_.wait_for(lock, std::chrono::microseconds(timeout_us), ready);
-  pending_ -= completions_.size();
+  if (completions_.empty()) return {};
+  pending_ -= static_cast<std::size_t>(std::count_if(
+      completions_.begin(), completions_.end(), [](const Completion& one) { return one.status != Status::begun; }));
   std::vector<Completion> next;
-  next.reserve(pending_);  // the threads never allocate
+  next.reserve(2 * pending_);
   return std::exchange(completions_, std::move(next));
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend on io_uring, by system calls alone: one thread keeps `depth` reads in flight.
+//
+// Each read is handed in by a call of its own: of several in one call the kernel merges those that are adjacent, as
+// chunks are, into requests of megabytes, and the disk has fewer to work on at a time
+// (docs/decisions/2026-11-22-reads-handed-in-one-by-one.md).
 #include "codesign/reader.hpp"
 
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
@@ -69,10 +73,10 @@ class Ring {
     ++unsubmitted_;
   }
 
-  // Hands in what was prepared and waits for at least one result. Returns errno.
-  int enter() {
-    const long taken =
-        syscall(SYS_io_uring_enter, descriptor_, unsubmitted_, 1U, IORING_ENTER_GETEVENTS, nullptr, std::size_t{0});
+  // Hands in what was prepared, and waits for at least `wanted` results. Returns errno.
+  int enter(unsigned wanted) {
+    const unsigned flags = wanted > 0 ? IORING_ENTER_GETEVENTS : 0;
+    const long taken = syscall(SYS_io_uring_enter, descriptor_, unsubmitted_, wanted, flags, nullptr, std::size_t{0});
     if (taken < 0) return errno;
     unsubmitted_ -= static_cast<unsigned>(taken);
     return 0;
@@ -112,9 +116,14 @@ class Ring {
 class Uring final : public Transport {
  public:
   Uring(Queue& queue, File& file, unsigned depth)
-      : queue_(queue), file_(file), ring_(depth + 1), chunks_(depth), event_(eventfd(0, EFD_CLOEXEC)) {
+      : queue_(queue),
+        file_(file),
+        depth_(depth),
+        ring_(depth + 2),
+        chunks_(depth + 1),
+        event_(eventfd(0, EFD_CLOEXEC)) {
     if (!good()) return;
-    for (std::size_t i = 0; i < depth; ++i) free_.push_back(i);
+    for (std::size_t i = 0; i < chunks_.size(); ++i) free_.push_back(i);
     thread_ = std::thread([this] { work(); });
   }
   ~Uring() override {
@@ -140,21 +149,34 @@ class Uring final : public Transport {
     chunk.direct = file_.direct();
     ring_.prepare(file_.descriptor(chunk.direct), chunk.to + chunk.done, chunk.bytes - chunk.done,
                   chunk.offset + chunk.done, slot);
+    ++flying_;
+    hand_in(0);
   }
 
   void listen() { ring_.prepare(event_, &woken_, sizeof woken_, 0, kWake); }
+
+  // What the kernel has no room for now is handed in with the next call.
+  void hand_in(unsigned wanted) {
+    const int error = ring_.enter(wanted);
+    if (error != 0 && error != EINTR && error != EAGAIN && error != EBUSY) broken_ = error;
+  }
+
+  void refill() {
+    while (flying_ < depth_ && !free_.empty() && queue_.take(chunks_[free_.back()])) {
+      const std::size_t slot = free_.back();
+      free_.pop_back();
+      read(slot);
+    }
+  }
 
   // Results of all reads in flight are awaited even when the queue is closed: the kernel writes into the arena.
   void work() {
     listen();
     bool listening = true;
-    while (listening || free_.size() < chunks_.size()) {
-      while (!free_.empty() && queue_.take(chunks_[free_.back()])) {
-        read(free_.back());
-        free_.pop_back();
-      }
-      const int error = ring_.enter();
-      if (error != 0 && error != EINTR && error != EAGAIN && error != EBUSY) return fail(error);
+    while (listening || flying_ > 0) {
+      refill();
+      hand_in(1);
+      if (broken_ != 0) return fail(broken_);
       std::uint64_t user_data = 0;
       std::int64_t result = 0;
       while (ring_.reap(user_data, result)) {
@@ -168,7 +190,10 @@ class Uring final : public Transport {
     }
   }
 
+  // One chunk more than there are reads in flight: the next read is under way while this one's bytes are summed.
   void arrived(std::size_t slot, std::int64_t result) {
+    --flying_;
+    refill();
     Chunk& chunk = chunks_[slot];
     queue_.pause(file_.delay_us());
     result = file_.damage(result, chunk.to + chunk.done, chunk.bytes - chunk.done);
@@ -192,6 +217,9 @@ class Uring final : public Transport {
 
   Queue& queue_;
   File& file_;
+  const unsigned depth_;
+  unsigned flying_ = 0;  // reads that the kernel has
+  int broken_ = 0;       // errno of the ring
   Ring ring_;
   std::vector<Chunk> chunks_;
   std::vector<std::size_t> free_;

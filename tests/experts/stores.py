@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from codesign.errors import InputError
+from codesign.experts.checksum import crc32c
 from codesign.experts.codec import encode_expert
 from codesign.experts.store import Store
 from codesign.experts.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
@@ -133,3 +136,22 @@ def refused(path: Path) -> str:
     assert "\n" not in text
     assert str(path) in text
     return text
+
+
+def forge_block(path: Path, key: tuple[int, int, int], change: Callable[[np.ndarray], object]) -> None:
+    """Change the block of (layer, level, expert), or a layer's constants (level -1), with checksums that are right."""
+    content = bytearray(path.read_bytes())
+    (size,) = struct.unpack("<I", content[12:16])
+    index = json.loads(content[24 : 24 + size])
+    layer, level, expert = key
+    entry = index["layers"][layer]
+    place = entry["constants"] if level < 0 else entry["blocks"][level][expert]
+    block = np.frombuffer(content, dtype=np.uint8, count=place[1], offset=place[0]).copy()
+    change(block)
+    place[2] = crc32c(block)
+    content[place[0] : place[0] + place[1]] = block.tobytes()
+    text = json.dumps(index, separators=(",", ":")).encode().ljust(size)
+    assert len(text) == size, "a checksum with more digits than the one before"
+    header = struct.pack("<8sIII", b"CDGNEXPT", 1, size, crc32c(np.frombuffer(text, dtype=np.uint8)))
+    content[: 24 + size] = header + struct.pack("<I", crc32c(np.frombuffer(header, dtype=np.uint8))) + text
+    path.write_bytes(content)

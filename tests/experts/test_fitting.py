@@ -6,15 +6,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codesign.experts.fit import ternarized
+from codesign.experts.fit import FormatChoice, fit_expert, ternarized
 from codesign.experts.fitting import adjusted, fit_line, rescaled
-from codesign.experts.mixtures import rescaling_of
+from codesign.experts.mixtures import Expert, Samples, rescaling_of
 from codesign.experts.pack import sqnr_db
 from codesign.experts.residual import fit_residual, hessian_of
 from codesign.reference.functions import Ints
 from codesign.reference.moe import residual_dot
-from codesign.spec import INT16, Requant
-from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
+from codesign.spec import INT8, INT16, Requant
+from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX, Activation, ExpertFormat, MoeLayer
 
 
 def test_lines_are_least_squares() -> None:
@@ -41,6 +41,38 @@ def test_gains_are_bounded_and_constant_columns_do_no_harm() -> None:
     found[:, 2] = np.arange(20) * 0.01
     line = fit_line(np.full((20, 3), 7.0) + np.arange(20)[:, None], found)
     np.testing.assert_array_equal(line.gain, [1.0, 1.0, 4.0])
+
+
+def test_a_row_counts_as_often_as_its_weight_says() -> None:
+    rng = np.random.default_rng(1)
+    found, often = rng.integers(-100, 100, (60, 3)), rng.integers(1, 5, 60)
+    wanted = found * [1.2, 0.7, 1.0] + rng.normal(0, 40, (60, 3))
+    line = fit_line(wanted, found.astype(float), often.astype(float))
+    repeated = fit_line(np.repeat(wanted, often, axis=0), np.repeat(found, often, axis=0).astype(float))
+    np.testing.assert_allclose(line.gain, repeated.gain)
+    np.testing.assert_allclose(line.offset, repeated.offset)
+    assert np.abs(line.gain - fit_line(wanted, found.astype(float)).gain).max() > 1e-3
+    np.testing.assert_allclose(hessian_of(found, often.astype(float)), hessian_of(np.repeat(found, often, axis=0)))
+
+
+def test_rows_with_small_gates_matter_little() -> None:
+    """An expert is fitted where its outputs count: with small gates on half of the rows, the others decide."""
+    rng = np.random.default_rng(2)
+    layer = MoeLayer("m", 64, 64, 1, 1, Activation.GELU, Requant.of_scale([2.0**-7], INT8))
+    weights = [rng.integers(-127, 128, (64, 64)) for _ in range(2)]
+    rescaling = rescaling_of(Requant.of_scale([2.0**-9] * 64, INT16), np.zeros(64, dtype=np.int64))
+    expert = Expert(*weights, rescaling, rescaling)
+    loud, quiet = rng.integers(-128, 128, (200, 64)), rng.integers(0, 9, (200, 64))
+    choice = FormatChoice(ExpertFormat.NESTED)
+
+    def fitted(x: np.ndarray, gates: np.ndarray) -> np.ndarray:
+        return fit_expert(layer, expert, 0, choice, Samples(x, gates[:, None])).fc1.bias[0]
+
+    both = np.concatenate([loud, quiet])
+    alone = fitted(loud, np.full(200, 1 << 15))
+    small = fitted(both, np.repeat([1 << 15, 1 << 6], 200))
+    alike = fitted(both, np.repeat([1 << 15, 1 << 15], 200))
+    assert np.abs(small - alone).mean() < 0.05 * np.abs(alike - alone).mean()
 
 
 def test_rescalings_follow_units_and_lines() -> None:

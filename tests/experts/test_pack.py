@@ -27,6 +27,7 @@ from codesign.spec.moe import Activation, ExpertFormat
 from codesign.spec.patches import Pixels
 from codesign.synthesis import ExpertWeights, Synthesis, synthesise
 from codesign.synthesis.layers import INPUT_SIGMA, LayersRecipe, parse_layers, random_expert, read_layers
+from tests.experts.conftest import Digits
 from tests.graphs import GraphShape, random_graph
 from tests.synthesis.conftest import TEXT
 
@@ -97,13 +98,9 @@ def test_ternary_of_the_shipped_model(tmp_path: Path, shipped: Graph) -> None:
         assert result.level_bytes == (weights * bits / 8,)
 
 
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Graph:
-    from codesign.frontend import import_qonnx
-    from codesign.train.export import export
-
-    path = tmp_path_factory.mktemp("shipped") / "digits.onnx"
-    return import_qonnx(export(asset("models") / "digits.safetensors", path))
+@pytest.fixture
+def shipped(digits: Digits) -> Graph:
+    return digits.graph(ExpertFormat.TERNARY)
 
 
 # -- fitted formats ---------------------------------------------------------------------------------------------------
@@ -278,7 +275,7 @@ def test_the_command_on_a_bundle(bundle: Path, tmp_path: Path) -> None:
         (("none.onnx",), "none.onnx"),
         (("none.safetensors",), "checkpoint none.safetensors must be a file, and there is none"),
         (("none.toml",), "recipe none.toml must be a readable text file"),
-        (("LITTLE", "--calibrate", "digitscenes"), "which has layers only; drop them"),
+        (("LITTLE", "--calibrate", "digitscenes"), "which has layers only; drop --calibrate"),
         (("LITTLE", "--layers", "2"), "layers must be in 1..1 for little, not 2; ask for fewer"),
         (("BUNDLE", "--seed", "1"), "seed and layers must be left out for"),
         (("BUNDLE", "--format", "nested"), "not ternary as in"),

@@ -24,13 +24,14 @@ from codesign.experts.compute import Batch
 from codesign.experts.metrics import union_ns
 from codesign.experts.reader import Faults, Io, ReaderOptions, Transport, forget_file
 from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts
+from codesign.experts.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts, choose
 from codesign.experts.schedule import Order, Schedule
 from codesign.experts.session import parse_budget, run_trace
 from codesign.experts.store import Store
 from codesign.experts.trace import perfetto
 from codesign.kernels.native import variants
-from codesign.spec.moe import ExpertFormat
+from codesign.reference.moe import choose_widths
+from codesign.spec.moe import ExpertFormat, WidthPolicy
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
 
 SCHEDULES = [Schedule(order, hits) for order in Order for hits in (False, True)]
@@ -173,6 +174,18 @@ def test_a_token_may_use_no_expert(stores: dict[tuple[ExpertFormat, bool], Store
     with Runtime(store, RuntimeOptions(store.expert_bytes)) as runtime:
         assert np.array_equal(runtime.layer(0, empty), judged(store, 0, empty))
         assert np.array_equal(runtime.layer(0, nothing), batch.residual)
+
+
+@given(
+    gates=st.lists(st.lists(st.integers(0, 1 << 15), min_size=5, max_size=5), max_size=6),
+    kind=st.sampled_from(list(ExpertFormat)),
+    thresholds=st.tuples(st.integers(0, 1 << 15), st.integers(0, 1 << 15)).map(sorted),
+)
+def test_widths_are_those_of_the_policy(gates: list[list[int]], kind: ExpertFormat, thresholds: list[int]) -> None:
+    array = np.array(gates, dtype=np.uint16).reshape(len(gates), 5)
+    policy = WidthPolicy(high=thresholds[1], low=thresholds[0])
+    wanted = choose_widths(array.astype(np.int64), kind, policy)
+    assert np.array_equal(choose(kind, array, RuntimeOptions(1, policy=policy)), wanted)
 
 
 @pytest.mark.parametrize("width", [2, 4, 8])
@@ -412,3 +425,4 @@ run_trace(store, drawn_trace(1, 6, 2, (4,), 1), options)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors
+    assert "leaked" not in errors  # nothing of the native module outlives the interpreter

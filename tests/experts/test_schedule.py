@@ -12,12 +12,86 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.arena import ArenaPlan, BlockKey, Residency, plan_arena
-from codesign.experts.schedule import LayerRun, Order, Schedule, ahead_of_layer, expected_use, steps
+from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.schedule import Order, Schedule, ahead_of_layer, expected_use
+from codesign.kernels.native import native
 
 SCHEDULES = [Schedule(order, hits) for order in Order for hits in (False, True)]
 SIZES = (1, 1, 2)
 """Bytes of a block by level: as of nested experts."""
+
+
+Demand = dict[tuple[int, int], int]
+"""(expert, level) to the number of tokens that read it."""
+
+
+class Residency:
+    """The native one, by keys."""
+
+    def __init__(self, plan: ArenaPlan, sizes: dict[BlockKey, int]) -> None:
+        self.numbers = BlockNumbers.make(sizes)
+        self.native = make_residency(plan, sizes, self.numbers)
+
+    def size(self, key: BlockKey) -> int:
+        return self.native.size(self.numbers.of[key])
+
+    def place(self, key: BlockKey) -> int:
+        return self.native.place(self.numbers.of[key])
+
+    def resident(self, key: BlockKey) -> bool:
+        return self.native.resident(self.numbers.of[key])
+
+    def loading(self, key: BlockKey) -> bool:
+        return self.native.loading(self.numbers.of[key])
+
+    def load(self, key: BlockKey) -> None:
+        """Read ahead of any layer."""
+        assert self.native.begin_load(self.numbers.of[key]) >= 0
+        self.native.end_load(self.numbers.of[key])
+
+
+class LayerRun:
+    """The native one, by keys; steps are (expert, level)."""
+
+    def __init__(self, residency: Residency, layer: int, demand: Demand, schedule: Schedule) -> None:
+        numbers = self._numbers = residency.numbers
+        asked = [native().Demand(e, v, numbers.of[BlockKey(layer, v, e)], n) for (e, v), n in demand.items()]
+        self._demand = {(one.expert, one.level): one for one in asked}
+        self.native = native().LayerRun(residency.native, asked, schedule.order.native, schedule.hits_first)
+
+    @property
+    def done(self) -> bool:
+        return self.native.done
+
+    def next_load(self) -> tuple[BlockKey, int] | None:
+        load = self.native.next_load()
+        return None if load is None else (self._numbers.keys[load[0]], load[1])
+
+    def arrived(self, key: BlockKey) -> None:
+        self.native.arrived(self._numbers.of[key])
+
+    def begun(self, key: BlockKey) -> None:
+        self.native.begun(self._numbers.of[key])
+
+    def next_step(self) -> tuple[int, int] | None:
+        step = self.native.next_step()
+        return None if step is None else (step.expert, step.level)
+
+    def next_half(self) -> tuple[int, int] | None:
+        step = self.native.next_half()
+        return None if step is None else (step.expert, step.level)
+
+    def also_ready(self, step: tuple[int, int]) -> int:
+        return self.native.also_ready(self._demand[step])
+
+    def computed(self, step: tuple[int, int]) -> None:
+        self.native.computed(self._demand[step])
+
+
+def steps(order: Order, demand: Demand) -> list[tuple[int, int]]:
+    """The blocks that any token reads, in their order."""
+    asked = [native().Demand(e, v, 0, n) for (e, v), n in demand.items()]
+    return [(one.expert, one.level) for one in native().in_order(order.native, asked)]
 
 
 def demand_of(widths: list[int]) -> dict[tuple[int, int], int]:
@@ -59,6 +133,7 @@ class Machine:
     draws: random.Random
     flying: list[BlockKey] = field(default_factory=list)
     computed: list[tuple[int, int]] = field(default_factory=list)
+    halves: list[tuple[int, int]] = field(default_factory=list)
     read: list[BlockKey] = field(default_factory=list)
 
     def go(self) -> None:
@@ -74,9 +149,14 @@ class Machine:
             if self.flying and self.draws.random() < 0.5:
                 self.arrive()
                 moved = True
+            for key in self.flying:
+                if self.draws.random() < 0.2:
+                    self.run.begun(key)
             step = self.run.next_step()
             if step is not None:
                 self.compute(step)
+            elif (half := self.run.next_half()) is not None:
+                self.compute_half(half)
             elif not moved:
                 assert self.flying, "deadlock"
                 self.arrive()
@@ -95,6 +175,12 @@ class Machine:
             self.computed.append(one)
         for level in range(step[1], self.computed[-1][1] + 1):
             self.run.computed((step[0], level))
+
+    def compute_half(self, step: tuple[int, int]) -> None:
+        """Its block is on its way, and every lower level of the expert was computed."""
+        assert BlockKey(0, step[1], step[0]) in self.flying
+        assert [(step[0], lower) for lower in range(step[1])] == [c for c in self.computed if c[0] == step[0]]
+        self.halves.append(step)
 
     def check_places(self) -> None:
         """No two blocks share a byte."""
@@ -166,8 +252,7 @@ def test_strict_orders_compute_in_their_order_when_all_fits(widths: list[int], s
 def test_hits_go_first() -> None:
     residency = Residency(plan_arena(60, ALL_SIZES, {}, False), ALL_SIZES)
     for level in range(3):
-        residency.begin_load(BlockKey(0, level, 5))
-        residency.end_load(BlockKey(0, level, 5))
+        residency.load(BlockKey(0, level, 5))
     demand = demand_of([43] * 8)
     for order in Order:
         run = LayerRun(residency, 0, demand, Schedule(order, hits_first=True))

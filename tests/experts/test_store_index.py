@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codesign.errors import InputError
@@ -16,7 +17,7 @@ from codesign.experts.blocks import PAGE
 from codesign.experts.index import HEADER_BYTES
 from codesign.experts.store import Store
 from codesign.spec.moe import ExpertFormat
-from tests.experts.stores import SMALL, crc_by_bits, make_store, read_all, refused, whole
+from tests.experts.stores import SMALL, crc_by_bits, forge_block, make_store, read_all, refused, whole
 
 
 def forge(path: Path, change: Callable[[dict[str, object]], object], kind: ExpertFormat = ExpertFormat.NESTED) -> None:
@@ -150,18 +151,11 @@ def test_a_claimed_size_of_the_index(size: int, tmp_path: Path) -> None:
 def test_shifts_and_biases_of_constants_are_checked(tmp_path: Path) -> None:
     for column, value, message in ((slice(-1, None), b"\0", "shifts"), (slice(0, 4), b"\xff\xff\xff\x7f", "biases")):
         store = make_store(tmp_path / "a.experts", ExpertFormat.NESTED, SMALL).store
-        place = store.index.layers[0].constants
-        content = bytearray(store.path.read_bytes())
-        block = bytearray(content[place.offset : place.offset + place.bytes])
-        block[column] = value
-        content[place.offset : place.offset + place.bytes] = block
-        size = struct.unpack("<I", content[12:16])[0]
-        index = json.loads(content[24 : 24 + size])
-        layer0(index)["constants"] = [place.offset, place.bytes, crc_by_bits(bytes(block))]
-        text = json.dumps(index, separators=(",", ":")).encode().ljust(size)
-        header = struct.pack("<8sIII", b"CDGNEXPT", 1, size, crc_by_bits(text))
-        content[: 24 + size] = header + struct.pack("<I", crc_by_bits(header)) + text
-        store.path.write_bytes(content)
+
+        def change(block: np.ndarray, column: slice = column, value: bytes = value) -> None:
+            block[column] = np.frombuffer(value, dtype=np.uint8)
+
+        forge_block(store.path, (0, -1, 0), change)
         again = Store.open(store.path)
         with pytest.raises(InputError, match=rf"must have sound constants: {message} of layer .*\(offset 4096\)"):
             again.constants(0)

@@ -197,7 +197,7 @@ def test_ties_round_up(variant: Any, shift: int) -> None:
 def test_several_layers_in_one_call(variant: Any) -> None:
     rng = np.random.default_rng(9)
     x = rng.integers(-128, 128, (3, 70), dtype=np.int8)
-    rescale = Rescale(rng.integers(-99, 99, 20, dtype=np.int32), np.full(20, 2.0**-9))
+    rescale = Rescale(rng.integers(-99, 99, 20, dtype=np.int32), np.full(20, 2.0**-9, np.float32))
     codes = rng.integers(0, 256, (4, 20, 70), dtype=np.uint8)
     weights = [LevelWeight(20, 70, tuple(pack_levels(c)), -128) for c in codes]
     each, last = np.empty((4, 3, 20), dtype=np.int8), np.empty((1, 3, 20), dtype=np.int8)
@@ -210,7 +210,11 @@ def test_several_layers_in_one_call(variant: Any) -> None:
 
 WEIGHT = LevelWeight(4, 8, (Level(pack_codes(np.zeros((4, 8), np.uint8), 2, 0), 2, 6),), 0)
 CELLS = WEIGHT.levels[0].cells
-NOTHING = (np.zeros((2, 8), np.int8), Rescale(np.zeros(4, np.int32), np.zeros(4)), np.zeros((2, 2, 4), np.int8))
+NOTHING = (
+    np.zeros((2, 8), np.int8),
+    Rescale(np.zeros(4, np.int32), np.zeros(4, np.float32)),
+    np.zeros((2, 2, 4), np.int8),
+)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +242,12 @@ NOTHING = (np.zeros((2, 8), np.int8), Rescale(np.zeros(4, np.int32), np.zeros(4)
         (lambda: width_offset(3), "width must be 2, 4 or 8, not 3"),
         (lambda: Rescale.of(np.zeros(4), Requant((1,), (1,), INT16), 4), "outputs must be int8, not"),
         (
-            lambda: WEIGHT.linear(np.zeros((2, 8), np.int8), Rescale(np.zeros(3, np.int32), np.zeros(3))),
-            "rescale must have 4 entries",
+            lambda: WEIGHT.linear(np.zeros((2, 8), np.int8), Rescale(np.zeros(3, np.int32), np.zeros(3, np.float32))),
+            r"rescale must have 4 entries, bias int32 and scale float32, not int32 \[3\]",
+        ),
+        (
+            lambda: WEIGHT.linear(np.zeros((2, 8), np.int8), Rescale(np.zeros(4, np.int32), np.zeros(4))),  # type: ignore[arg-type]
+            r"rescale must have 4 entries, bias int32 and scale float32, not float64 \[4\]",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from codesign.errors import InputError
 from codesign.kernels.layout import codes_of, pack_codes
-from codesign.kernels.levels import ResidualWeight, decode_trits
+from codesign.kernels.levels import ResidualWeight, decode_trits, prepare_residual
 from codesign.kernels.native import variants
 from codesign.kernels.trits import TRIT_CELL_BYTES, pack_trits, unpack_trits
 from codesign.reference.experts import RESIDUAL_GROUP, residual_matmul
@@ -137,6 +137,29 @@ def test_any_residual_shape(rows: int, inputs: int, outputs: int, planes: int, s
         for panels in ((0, whole // 2), (whole // 2, whole)):
             weight.gemm(x, acc, planes=planes, accumulate=True, variant=variant, panels=panels)
         np.testing.assert_array_equal(acc, want)
+
+
+@each_variant
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_several_residual_layers_in_one_call(variant: Any, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    x, acc = rng.integers(-128, 128, (rows, 200), dtype=np.int8), np.empty((rows, 40), dtype=np.int64)
+    weights = [residual(rng, 40, 200, 2)[0] for _ in range(3)]
+    for planes in (0, 1, 2):
+        prepare_residual(weights, x, acc, planes, variant)()
+        np.testing.assert_array_equal(acc, weights[-1].gemm(x, planes=planes, variant=variant))
+
+
+def test_what_several_residual_layers_refuse() -> None:
+    weight, _ = residual(np.random.default_rng(0), 16, 130, 1)
+    other, _ = residual(np.random.default_rng(0), 17, 130, 1)
+    x, acc = np.zeros((1, 130), np.int8), np.zeros((1, 16), np.int64)
+    with pytest.raises(InputError, match="weights must be some of one shape, not 2 that differ"):
+        prepare_residual([weight, other], x, acc, 1)
+    with pytest.raises(InputError, match=r"planes must be in 0..1, not 2; read what was packed"):
+        prepare_residual([weight], x, acc, 2)
+    with pytest.raises(InputError, match=r"the output must be writeable int64 \[1, 16\]"):
+        prepare_residual([weight], x, acc[:, :15], 1)
 
 
 def test_what_residual_weights_refuse() -> None:

@@ -39,15 +39,16 @@ struct PanelRange {
 void level_gemm(Variant variant, const std::int8_t* x, std::int64_t rows, const LevelWeight& weight, std::int32_t* acc,
                 bool accumulate, PanelRange panels);
 
-// y = clamp(floor((acc + bias) * scale + 0.5)), both per output; scale = multiplier * 2^-shift, |acc + bias| < 2^31.
-struct Rescale {
+// y = clamp(floor((acc + bias) * scale + 0.5)), both per output; scale = multiplier * 2^-shift
+// (16 bits, so a float holds it), |acc + bias| < 2^31.
+struct OutputRescale {
   const std::int32_t* bias = nullptr;
-  const double* scale = nullptr;
+  const float* scale = nullptr;
 };
 
 // A whole layer: y[rows, outputs] = rescaled x . w^T, without an array of sums.
 void level_linear(Variant variant, const std::int8_t* x, std::int64_t rows, const LevelWeight& weight,
-                  const Rescale& rescale, std::int8_t* y, PanelRange panels);
+                  const OutputRescale& rescale, std::int8_t* y, PanelRange panels);
 
 // D2MoE's format: groups of 128 inputs with integer multipliers, all [groups, outputs].
 struct ResidualWeight {

@@ -27,12 +27,14 @@ struct MixtureLevel {
 struct MixtureShape {
   std::int64_t embed_dim = 0, hidden = 0;
   bool gated = false;     // SiLU-gated: gate rows, then up rows; else GELU
-  bool residual = false;  // D2MoE's format
+  int multiplier_limit = 0;  // of D2MoE's residual format: the largest |A|; 0 for the others
   int offset = 0;         // of the codes
   std::vector<MixtureLevel> levels;
   std::int64_t hidden_multiplier = 0;
   int hidden_shift = 1;
   std::vector<std::int32_t> table;  // GELU_DELTA or SILU_DELTA, 64 arguments an entry; 0 from its last entry on
+
+  bool residual() const { return multiplier_limit > 0; }
 };
 
 // Of one expert at one width, each [outputs].
@@ -41,6 +43,21 @@ struct Rescaler {
   const std::uint16_t* multiplier;
   const std::uint8_t* shift;
 };
+
+// Of all experts, each [sets, experts, outputs]: of the first matrix, then of the second. One set is for all widths.
+struct LayerConstants {
+  const std::int32_t* bias[2] = {};
+  const std::uint16_t* multiplier[2] = {};
+  const std::uint8_t* shift[2] = {};
+  std::int64_t sets = 0, experts = 0, outputs[2] = {};
+
+  Rescaler of(int matrix, int width, int expert) const {
+    const std::int64_t start = ((sets > 1 ? width : 0) * experts + expert) * outputs[matrix];
+    return {bias[matrix] + start, multiplier[matrix] + start, shift[matrix] + start};
+  }
+};
+
+using Blocks = std::vector<const std::uint8_t*>;  // of one expert, by level
 
 // One expert's tokens of one width. `sums` [rows, outputs of the first matrix] keeps what is added from call to call
 // (not used by the residual format, which only computes when all levels are there).
@@ -56,11 +73,15 @@ class Mixture {
  public:
   Mixture(MixtureShape shape, Variant variant, std::shared_ptr<Pool> pool);
 
-  // Adds levels first .. last - 1 of the first matrix to the sums. `blocks`: of all levels from 0.
-  void add(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last);
-  // As `add`; then, as `last` levels are all that this width reads, everything else, into `group.out`.
-  void complete(const Group& group, const std::vector<const std::uint8_t*>& blocks, int first, int last,
-                const Rescaler& fc1, const Rescaler& fc2);
+  // Adds levels first .. last - 1 of the first matrix to the sums. `blocks`: of all levels from 0. `closing`: these are
+  // the last ones that this width reads.
+  void add(const Group& group, const Blocks& blocks, int first, int last, bool closing);
+  // Everything behind the sums of all `levels` levels, into `group.out`.
+  void finish(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1, const Rescaler& fc2);
+
+  // Whether a block's multipliers are within the limit, and its zeros in 0 .. 3 times that: what sums and rescaling are
+  // exact for.
+  bool sound(int level, const std::uint8_t* block) const;
 
   const MixtureShape& shape() const { return shape_; }
 
@@ -70,11 +91,11 @@ class Mixture {
     MatrixPlace MixtureLevel::* place;
   };
   template <typename Sum>
-  void product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
-               const std::vector<const std::uint8_t*>& blocks, int first, int last, int offset, Sum* sums);
+  void product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int first, int last,
+               int offset, Sum* sums);
   template <typename Sum>
-  void finish(const Group& group, const std::vector<const std::uint8_t*>& blocks, int last, const Rescaler& fc1,
-              const Rescaler& fc2, const Sum* sums, std::vector<Sum>& second);
+  void contribute(const Group& group, const Blocks& blocks, int last, const Rescaler& fc1, const Rescaler& fc2,
+                  const Sum* sums, std::vector<Sum>& second);
   int offset_of(int levels) const;
   std::int64_t whole(std::int64_t outputs) const;
 

@@ -57,9 +57,12 @@ struct Request {
   std::uint64_t bytes;   // of the block; what is read is rounded up to kPage
   std::uint64_t place;   // in the arena, a multiple of kPage
   std::uint32_t crc;
+  std::uint64_t half = 0;  // when this much of its begin is here, that is told, once; 0: it is not
 };
 
-enum class Status { good, failed, ended, damaged, cancelled };
+// `begun` is told of requests that go on: half of it is here, and not yet checked. `unsound` is not the reader's: what
+// was read has the right checksum, and values that nobody can compute with (Mixture::sound).
+enum class Status { good, failed, ended, damaged, cancelled, begun, unsound };
 
 struct Completion {
   std::uint64_t tag;

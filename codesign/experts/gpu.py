@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixture layers on a GPU whose experts stream from page-locked host memory into a bounded part of its own.
+
+A second stream copies blocks while the first one computes; events order them, and the processor waits for neither. The
+order is that of `LayerRun`, whose blocks arrive in the order of the copies. The bits are those of
+`codesign.reference.moe`. In Triton's interpreter every copy is done at once, so that nothing overlaps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.compute import Batch
+from codesign.experts.gpu_batch import LayerPass, Ready
+from codesign.experts.gpu_record import GpuRecord
+from codesign.experts.gpu_store import DeviceLayer, HostBlocks
+from codesign.experts.metrics import Kind, Record
+from codesign.experts.routing import RoutingTrace
+from codesign.experts.runtime import RuntimeOptions, block_counts, choose
+from codesign.experts.schedule import ahead_of_layer
+from codesign.kernels.gpu.device import Mark
+from codesign.kernels.gpu.ops import Ops
+from codesign.kernels.native import native
+
+if TYPE_CHECKING:
+    import torch
+
+_AHEAD = 4
+"""Copies for the next layer: they cannot be taken back, and its real ones come behind them."""
+
+
+class GpuRuntime:
+    """A store's experts opened for computation on a GPU; of `options`, `reader`, `threads` and `variant` do not count.
+
+    `hot`: a recorded trace whose most used blocks are pinned. Raises InputError when the budget does not hold one
+    expert, or more than the device has.
+    """
+
+    def __init__(
+        self, blocks: HostBlocks, options: RuntimeOptions, hot: RoutingTrace | None = None, ops: Ops | None = None
+    ) -> None:
+        self.blocks, self.options = blocks, options
+        if options.width is not None:
+            blocks.kind.level_count(options.width)
+        self._ops = ops or Ops(blocks.device)
+        self._counts = block_counts(blocks.store, hot, options) if hot else {}
+        pin = options.pin and options.schedule.ahead
+        self.plan: ArenaPlan = plan_arena(options.budget, blocks.sizes, self._counts, pin)
+        self._numbers = BlockNumbers.make(blocks.sizes)
+        self._residency = make_residency(self.plan, blocks.sizes, self._numbers)
+        device = blocks.device
+        self._arena = device.device_bytes(self.plan.end)
+        self._layers = [DeviceLayer.of(blocks, n) for n in range(len(blocks.store.layers))]
+        self._computing = device.computing()
+        self._copying = device.stream() if options.schedule.ahead else self._computing
+        self._coming: deque[tuple[BlockKey, Mark]] = deque()
+        self._used: dict[int, Mark] = {}
+        """When what lay at a place was last read,"""
+        self._copying.wait(self._computing.mark())
+        self.record = GpuRecord(self._computing.mark())
+
+    def warm(self) -> None:
+        """Copy the pinned blocks. Without it they are copied when they are first needed."""
+        for key in sorted(self.plan.pinned):
+            number = self._numbers.of[key]
+            if not self._residency.resident(number) and not self._residency.loading(number):
+                self._submit(key, self._residency.begin_load(number))
+        self._take_all()
+
+    def start(self) -> None:
+        """Begin a new record."""
+        self._take_all()
+        self.blocks.device.synchronize()
+        self.record = GpuRecord(self._computing.mark())
+
+    def stop(self) -> Record:
+        """Wait for the device, and end the record."""
+        self._take_all()
+        return self.record.end(self._computing.mark(), self.blocks.device)
+
+    def batch(self, batch: Batch) -> Batch:
+        """The batch with the widths that the options give it."""
+        return replace(batch, widths=choose(self.blocks.kind, batch.gates, self.options))
+
+    def layer(self, number: int, batch: Batch, following: int | None = None) -> torch.Tensor:
+        """Compute a layer: int16 [T, D] on the device, which may not be done yet.
+
+        `following`: the layer that comes next, of which likely blocks may be copied meanwhile.
+        """
+        begin = self._computing.mark()
+        work = LayerPass(self._ops, self._layers[number], self.blocks.kind, batch)
+        demand = {BlockKey(number, level, e): tokens for (e, level), tokens in work.pairs.demand.items()}
+        asked = [native().Demand(key.expert, key.level, self._numbers.of[key], n) for key, n in demand.items()]
+        schedule = self.options.schedule
+        run = native().LayerRun(self._residency, asked, schedule.order.native, schedule.hits_first)
+        by_step = {(one.expert, one.level): one for one in asked}
+        self.record.span(Kind.COMPUTE, "tokens by expert", begin, self._computing.mark())
+        while not run.done:
+            while (load := run.next_load()) is not None:
+                self._submit(self._numbers.keys[load[0]], load[1])
+            if run.all_asked_for and following is not None:
+                self._look_ahead(number, following, len(batch.x))
+            ready = self._ready(run, by_step)
+            if ready:
+                self._compute(number, work, ready)
+            else:
+                self._take(number, run)
+        at = self._computing.mark()
+        y = work.result()
+        end = self._computing.mark()
+        self.record.span(Kind.COMPUTE, "sum of experts", at, end)
+        self.record.layer(number, begin, end)
+        self._count(work, run, demand)
+        return y
+
+    def _ready(self, run: Any, asked: Mapping[tuple[int, int], Any]) -> list[Ready]:
+        """Everything that may be computed now; it is taken as computed, for the stream keeps the order."""
+        found = []
+        while (step := run.next_step()) is not None:
+            last = run.also_ready(step)
+            found.append(Ready(step.expert, step.level, last))
+            for level in range(step.level, last + 1):
+                run.computed(asked[step.expert, level])
+        return found
+
+    def _compute(self, number: int, work: LayerPass, ready: Sequence[Ready]) -> None:
+        places = {
+            one.expert: [
+                self._residency.place(self._numbers.of[BlockKey(number, level, one.expert)])
+                for level in range(one.last + 1)
+            ]
+            for one in ready
+        }
+        at = self._computing.mark()
+        if work.compute(ready, places, self._arena):
+            end = self._computing.mark()
+            self.record.span(Kind.COMPUTE, f"{len(ready)} experts", at, end)
+            for each in places.values():
+                self._used.update(dict.fromkeys(each, end))
+
+    def _submit(self, key: BlockKey, place: int) -> None:
+        source = self.blocks.block(key)
+        self._copying.wait(self._used.get(place))
+        begin = self._copying.mark()
+        self._copying.copy(self._arena[place : place + len(source)], source)
+        end = self._copying.mark()
+        self.record.read(key, len(source), begin, end)
+        self._coming.append((key, end))
+
+    def _take(self, number: int = -1, run: Any = None) -> None:
+        """What is computed from now on waits for the next block to arrive."""
+        key, end = self._coming.popleft()
+        at = self._computing.mark()
+        self._computing.wait(end)
+        self.record.span(Kind.STALL, "stall", at, self._computing.mark())
+        if key.layer == number:
+            run.arrived(self._numbers.of[key])
+        else:
+            self._residency.end_load(self._numbers.of[key])
+
+    def _take_all(self) -> None:
+        while self._coming:
+            self._take()
+
+    def _look_ahead(self, number: int, following: int, tokens: int) -> None:
+        if not self.options.schedule.ahead:
+            return
+        layer = self.blocks.store.layers[following]
+        shape = layer.num_experts, len(self.blocks.kind.levels)
+        share = layer.top_k / layer.num_experts
+        for key in ahead_of_layer(self.options.schedule.order, following, shape, self._counts, tokens, share):
+            if sum(not_mine.layer != number for not_mine, _ in self._coming) >= _AHEAD:
+                return
+            block = self._numbers.of[key]
+            if not self._residency.resident(block) and not self._residency.loading(block):
+                place = self._residency.begin_load(block, number, following)
+                if place < 0:
+                    return
+                self._submit(key, place)
+
+    def _count(self, work: LayerPass, run: Any, demand: Mapping[BlockKey, int]) -> None:
+        counts = self.record.counts
+        counts.hits += run.hits
+        counts.hit_bytes += run.hit_bytes
+        counts.blocks += len(demand)
+        counts.block_bytes += sum(self.blocks.sizes[key] for key in demand)
+        for (_, levels), (_, pairs) in work.pairs.segments.items():
+            counts.pairs += pairs
+            counts.pair_bits += pairs * self.blocks.kind.widths[levels - 1]
