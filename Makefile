@@ -13,7 +13,7 @@ KERNELS := $(wildcard kernels/CMakeLists.txt kernels/src/* kernels/include/codes
 .PHONY: help demo m3vit-tiny test bench-edge lint format clean
 
 help:
-	@echo "make demo    checkpoint -> QONNX -> bundle in build/demo -> three engines -> report"
+	@echo "make demo    checkpoint -> QONNX -> bundle in build/demo -> four engines -> report"
 	@echo "make m3vit-tiny    the bundle of an M3ViT-tiny with random weights in build/m3vit-tiny"
 	@echo "make test    every test"
 	@echo "make bench-edge    the edge runtime's benchmarks: prints their tables, stores benchmarks/results"
@@ -32,7 +32,7 @@ test: $(STAMP)
 bench-edge: $(STAMP)
 	@status=0; for name in $(BENCH_EDGE); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || status=1; \
-	done; exit $$status
+	done; $(BIN)/python benchmarks/edge_tables.py && exit $$status
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(wildcard $(SOURCES))

@@ -5,7 +5,7 @@
 (models/m3vit_tiny.toml, its first two blocks), packs it in every format, and measures on images that nothing was fitted
 on. It also compares the two ways of cutting an int8 weight to r bits, before and after its rescaling is fitted: the
 machine's, which takes the middle of the interval that the first r bits name, and MatQuant's, which rounds.
-Results: benchmarks/results/expert_formats.json, and two tables of docs/edge.md.
+Results: benchmarks/results/expert_formats.json, and two tables of docs/edge-results.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from codesign.spec.patches import Pixels
 from codesign.synthesis import ExpertWeights, read_recipe, synthesise
 
 Pair = tuple[Ints, Ints]
-DOCUMENT = RESULTS.parent.parent / "docs" / "edge.md"
+DOCUMENT = RESULTS.parent.parent / "docs" / "edge-results.md"
 IMAGES = 16
 FEWEST_ROWS = 32
 

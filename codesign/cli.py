@@ -51,7 +51,7 @@ def demo(
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
-    """Shipped checkpoint to QONNX, bundle, three engines and a report."""
+    """Shipped checkpoint to QONNX, bundle, four engines and a report."""
     from codesign.demo import demo as run
 
     with watching() as watch:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way once: shipped checkpoint, QONNX, bundle, three engines, report."""
+"""The whole way once: shipped checkpoint, QONNX, bundle, four engines, report."""
 
 from __future__ import annotations
 

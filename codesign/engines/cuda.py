@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The integer graph on a GPU, or slowly in Triton's interpreter (docs/edge.md, section 2b): the reference's bits."""
+"""The integer graph on a GPU, or slowly in Triton's interpreter (docs/edge.md, section 7): the reference's bits."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import resource
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -131,29 +132,36 @@ class Metrics:
     peak_rss_bytes: int
 
 
+def merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What at least one interval covers, as intervals in ascending order that do not touch."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(intervals):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found
+
+
 def union_ns(intervals: Iterable[tuple[int, int]]) -> int:
     """Nanoseconds that are covered by at least one interval."""
-    total, reached = 0, None
-    for begin, end in sorted(intervals):
-        if reached is None or begin > reached:
-            total, reached = total + end - begin, end
-        elif end > reached:
-            total, reached = total + end - reached, end
-    return total
+    return sum(end - begin for begin, end in merged(intervals))
+
+
+def within_ns(spans: Sequence[tuple[int, int]], begin: int, end: int) -> int:
+    """Nanoseconds from `begin` to `end` that are covered by merged intervals."""
+    first = bisect_right(spans, begin, key=lambda span: span[1])
+    last = bisect_left(spans, end, key=lambda span: span[0])
+    return sum(min(b, end) - max(a, begin) for a, b in spans[first:last])
 
 
 def layered_ns(record: Record, reads: list[tuple[int, int]]) -> int:
     """The least time with layers one after the other: of each the larger of I/O and compute, and what lies between."""
-    computing = [(s.begin, s.end) for s in record.spans if s.kind is not Kind.STALL]
     outside = union_ns((s.begin, s.end) for s in record.spans if s.kind is Kind.DENSE)
-    total = outside
-    for layer in record.layers:
-        within = [
-            union_ns((max(a, layer.begin), min(b, layer.end)) for a, b in spans if a < layer.end and b > layer.begin)
-            for spans in (reads, computing)
-        ]
-        total += max(within)
-    return total
+    reading = merged(reads)
+    computing = merged((s.begin, s.end) for s in record.spans if s.kind is not Kind.STALL)
+    layers = ((one.begin, one.end) for one in record.layers)
+    return outside + sum(max(within_ns(reading, *layer), within_ns(computing, *layer)) for layer in layers)
 
 
 def measure(record: Record) -> Metrics:

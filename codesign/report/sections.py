@@ -27,13 +27,16 @@ WHAT: Mapping[Engine, str] = MappingProxyType(
         Engine.REFERENCE: "NumPy integers against the golden outputs",
         Engine.CSIM: "HLS C++ against the reference",
         Engine.RTLSIM: "SystemVerilog, cycle by cycle, against the reference",
+        Engine.CPU: "native kernels against the reference",
+        Engine.CUDA: "Triton kernels against the reference",
     }
 )
 
 
 def cards(verdicts: Verdicts, clock_mhz: float) -> str:
-    """One card an engine: is it bit exact, on how much, how fast."""
-    return "".join(_card(engine, result, clock_mhz) for engine, result in verdicts)
+    """One card an engine: is it bit exact, on how much, how fast. The GPU's is there only when it ran."""
+    shown = [one for one in verdicts if one[0] is not Engine.CUDA or one[1] is not None]
+    return "".join(_card(engine, result, clock_mhz) for engine, result in shown)
 
 
 def _card(engine: Engine, result: SimulationResult | None, clock_mhz: float) -> str:
@@ -42,6 +45,7 @@ def _card(engine: Engine, result: SimulationResult | None, clock_mhz: float) -> 
         return f'<div class="card"><b>not run</b>{name}</div>'
     verdict = "bit exact" if result.bit_exact else "DIFFERENT"
     lines = [f"images: {result.images}, tasks: {', '.join(result.tasks)}; {result.seconds:.1f} s"]
+    lines += [] if result.device is None else [f"on {result.device}"]
     for one in result.cycles or ():
         mean = sum(one.cycles) / len(one.cycles)
         lines.append(f"{one.task}: {mean:,.0f} cycles = {clock_mhz * 1e6 / mean:,.0f} images/s")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from codesign.errors import InputError
 from codesign.experts.compute import Batch
-from codesign.experts.metrics import union_ns
+from codesign.experts.metrics import merged, union_ns, within_ns
 from codesign.experts.reader import Faults, Io, ReaderOptions, Transport, forget_file
 from codesign.experts.routing import RoutingTrace, drawn_trace
 from codesign.experts.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts, choose
@@ -280,7 +280,10 @@ def test_a_store_that_shrinks_during_the_run(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12))
 def test_union_counts_every_nanosecond_once(spans: list[tuple[int, int]]) -> None:
     intervals = [(begin, begin + length) for begin, length in spans]
-    assert union_ns(intervals) == len({t for a, b in intervals for t in range(a, b)})
+    covered = {t for a, b in intervals for t in range(a, b)}
+    assert union_ns(intervals) == len(covered)
+    for begin, end in ((0, 90), (7, 31), (30, 30), (50, 61)):
+        assert within_ns(merged(intervals), begin, end) == len(covered & set(range(begin, end)))
 
 
 def test_what_is_measured_adds_up(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:

@@ -139,7 +139,7 @@ def test_expert_load_counts_tokens(labelled: Path) -> None:
 
 def test_verdicts(copy: Path) -> None:
     text = " ".join(read(report(copy)).content)
-    assert text.count("not run") == 3
+    assert text.count("not run") == len(Engine) - 1  # a GPU's card is there when it ran
     simulate(copy, Engine.REFERENCE)
     assert "bit exact" in " ".join(read(report(copy)).content)
     file = copy / "data" / "golden_depth.npy"
