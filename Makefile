@@ -5,7 +5,7 @@ JOBS ?= 2
 PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS))
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := codesign tests rtl_tests boards
+SOURCES := codesign tests rtl_tests boards benchmarks
 BENCH_EDGE := cpu_m3vit_tiny low_bit_gemm expert_formats digits_experts streaming \
 	$(if $(wildcard /dev/nvidia0 /dev/nvhost-gpu),gpu_experts)
 KERNELS := $(wildcard kernels/CMakeLists.txt kernels/src/* kernels/include/codesign/*)

@@ -19,6 +19,7 @@ from typing import Any
 
 from common import RESULTS, store
 from frames import BOARD, ROOMY, ROOT, bundle, described, frames, long_machine, model
+from tables import replace_tables
 
 from codesign.emit.manifest import ExpertWidth
 from codesign.engines import Bundle
@@ -203,18 +204,11 @@ def single_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_tables(content: Mapping[str, Any]) -> None:
     """Replaces what stands between the markers of docs/ablation.md."""
-    text = DOC.read_text(encoding="utf-8")
     tables = {
         "cumulative": cumulative_table(content["cumulative"]),
         "one at a time": single_table(content["one_at_a_time"]),
     }
-    for name, table in tables.items():
-        head, rest = text.split(f"<!-- {name}: made by benchmarks/ablation.py -->\n", 1)
-        tail = rest.split("<!-- end -->", 1)[1]
-        text = f"{head}<!-- {name}: made by benchmarks/ablation.py -->\n{table}\n<!-- end -->{tail}"
-    partial = DOC.with_suffix(".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(DOC)
+    replace_tables(DOC, "ablation", tables)
 
 
 def main() -> int:

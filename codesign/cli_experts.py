@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codesign.errors import InputError
+from codesign.experts.compute import Where
 from codesign.experts.reader import Io, Transport
 from codesign.experts.schedule import Order
 from codesign.progress import watching
@@ -23,6 +24,7 @@ from codesign.spec.moe import ExpertFormat
 
 if TYPE_CHECKING:
     from codesign.experts.analyze import Analysis
+    from codesign.experts.gpu_run import GpuRunResult
     from codesign.experts.pack import PackResult
     from codesign.experts.session import RunResult
 
@@ -121,6 +123,7 @@ def run(
     hits_first: Annotated[bool, typer.Option(help="Compute first what is resident.")] = True,
     io: Annotated[Io, typer.Option(help="O_DIRECT, or through the page cache.")] = Io.DIRECT,
     transport: Annotated[Transport, typer.Option(help="What moves the bytes.")] = Transport.URING,
+    device: Annotated[Where, typer.Option(help="What computes; on cuda the budget is of its memory.")] = Where.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
     variant: Annotated[str | None, typer.Option(help="Kernels; the processor's fastest if left out.")] = None,
     width: Annotated[int | None, typer.Option(help="Bits of every expert; by gate if left out.")] = None,
@@ -142,7 +145,7 @@ def run(
             order, reader = Schedule(schedule, hits_first), ReaderOptions(io, transport)
             return RuntimeOptions(size, order, reader, threads, variant, pin, width=width)
 
-        result = run_store(source, budget, options, check, record, perfetto, watch)
+        result = run_store(source, budget, options, check, record, perfetto, watch, device)
     if as_json:
         print(json.dumps(result.facts(), indent=1))
     else:
@@ -167,7 +170,7 @@ def analyze(
         _print_analysis(result)
 
 
-def _print_run(result: RunResult) -> None:
+def _print_run(result: RunResult | GpuRunResult) -> None:
     from codesign.experts.metrics import TABLE
 
     for name, value in result.notes():

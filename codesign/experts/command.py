@@ -10,13 +10,17 @@ from pathlib import Path
 from codesign.engines.bundle import Bundle
 from codesign.engines.images import load_images
 from codesign.errors import InputError
+from codesign.experts.compute import Where
 from codesign.experts.files import check_target
+from codesign.experts.gpu_run import GpuRunResult, run_gpu_trace
+from codesign.experts.gpu_store import HostBlocks
 from codesign.experts.graph_run import run_graph
 from codesign.experts.routing import RoutingTrace
 from codesign.experts.runtime import RuntimeOptions
 from codesign.experts.session import RunResult, drawn_pair, parse_budget, run_trace
 from codesign.experts.store import Store
 from codesign.experts.trace import write_perfetto
+from codesign.kernels.gpu.device import open_device
 
 Watch = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -46,8 +50,11 @@ def run_store(
     record: Path | None = None,
     perfetto: Path | None = None,
     watch: Watch = lambda what, done, total: None,
-) -> RunResult:
+    where: Where = Where.CPU,
+) -> RunResult | GpuRunResult:
     """Run a store under a budget (`parse_budget`); write the routing trace and the timeline where they are asked for.
+
+    On a GPU the budget is of its memory, the whole store lies in the host's, and bundles do not run.
 
     Raises InputError for bad input, CheckError when a bit differs from the reference.
     """
@@ -55,6 +62,8 @@ def run_store(
         raise InputError("images, limit and task must come with a bundle, and there is none; add --bundle")
     if source.bundle is not None and source.trace is not None:
         raise InputError("trace must be left out with a bundle, whose own router routes; drop --trace or --bundle")
+    if source.bundle is not None and where is Where.CUDA:
+        raise InputError("a bundle must run on the processor here, not on cuda; simulate it with --engine cuda")
     for path, what in ((record, "trace"), (perfetto, "timeline")):
         if path is not None:
             check_target(path, what)  # not after a long run
@@ -70,16 +79,24 @@ def run_store(
         graph = bundle.graph
         images = bundle.images if source.images is None else load_images(source.images, graph.image)
         made = run_graph(graph, store, images[: source.limit], chosen, hot, source.tasks, check, progress)
-        result, trace = made.result, made.trace
+        result: RunResult | GpuRunResult = made.result
+        trace = made.trace
     else:
-        if source.trace is not None:
-            trace = RoutingTrace.load(source.trace)
+        trace, drawn = _routing(source, store)
+        given = (trace, chosen, hot or drawn, check, source.seed, progress)
+        if where is Where.CUDA:
+            result = run_gpu_trace(HostBlocks(store, open_device()), *given)
         else:
-            trace, drawn = drawn_pair(store, source.prefill, source.tokens, source.seed)
-            hot = hot or drawn
-        result = run_trace(store, trace, chosen, hot, check, source.seed, progress)
+            result = run_trace(store, *given)
     if record is not None:
         trace.save(record)
     if perfetto is not None:
         write_perfetto(result.record, perfetto)
     return result
+
+
+def _routing(source: Source, store: Store) -> tuple[RoutingTrace, RoutingTrace | None]:
+    """The trace to run along; a drawn one comes with another to choose the hot set from."""
+    if source.trace is not None:
+        return RoutingTrace.load(source.trace), None
+    return drawn_pair(store, source.prefill, source.tokens, source.seed)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,13 @@ Int8s = npt.NDArray[np.int8]
 Int16s = npt.NDArray[np.int16]
 Gates = npt.NDArray[np.uint16]
 Widths = npt.NDArray[np.uint8]
+
+
+class Where(StrEnum):
+    """What computes: this processor's kernels, or a GPU's (codesign/experts/gpu.py)."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,13 @@ class RunResult:
             if asked is not real
         ]
         read = ", ".join([f"{self.io.value}, {self.transport.value}", *fallen])
-        exact = f"{self.checked} outputs equal the reference" if self.checked else "nothing was compared (--check N)"
         arena = f"{self.arena_bytes:,} bytes, {self.pinned_bytes:,} of them pinned"
-        return [("reads", read), ("arena", arena), ("checked", exact)]
+        return [("reads", read), ("arena", arena), ("checked", compared(self.checked))]
+
+
+def compared(checked: int) -> str:
+    """What is said of so many outputs that were compared with the reference, and found equal."""
+    return f"{checked} outputs equal the reference" if checked else "nothing was compared (--check N)"
 
 
 def parse_budget(text: str, expert_bytes: int) -> int:
@@ -105,7 +109,7 @@ def run_trace(
     Raises InputError when trace and store do not fit, CheckError when a bit differs.
     """
     check_trace(store, trace)
-    inputs = _inputs(store, max(trace.batches), seed)
+    inputs = drawn_inputs(store, max(trace.batches), seed)
     kept: list[tuple[int, Batch, Int16s]] = []
     last = len(store.layers) - 1
     gates = [[trace.dense_gates(n, layer) for layer in range(last + 1)] for n in range(len(trace.batches))]
@@ -126,7 +130,7 @@ def run_trace(
             progress(number + 1, len(trace.batches))
         result = result_of(runtime, runtime.stop(), len(kept))
     for layer, batch, found in kept:
-        _judge(store, layer, batch, found)
+        judge_layer(store, layer, batch, found)
     return result
 
 
@@ -137,8 +141,8 @@ def result_of(runtime: Runtime, record: Record, checked: int) -> RunResult:
     return RunResult(measure(record), record, reader.io, reader.transport, pinned, runtime.plan.end, checked, asked)
 
 
-def _inputs(store: Store, tokens: int, seed: int) -> list[tuple[Int8s, Int16s]]:
-    """x and residual of each layer."""
+def drawn_inputs(store: Store, tokens: int, seed: int) -> list[tuple[Int8s, Int16s]]:
+    """x and residual of each layer for so many tokens, seeded."""
     made = []
     for number, layer in enumerate(store.layers):
         draws = np.random.default_rng((seed, number))
@@ -148,7 +152,8 @@ def _inputs(store: Store, tokens: int, seed: int) -> list[tuple[Int8s, Int16s]]:
     return made
 
 
-def _judge(store: Store, number: int, batch: Batch, found: Int16s) -> None:
+def judge_layer(store: Store, number: int, batch: Batch, found: Int16s) -> None:
+    """Raise CheckError when a layer's output [T, D] is not the reference's."""
     layer = store.layers[number]
     x, gates, residual = (array.astype(np.int64) for array in (batch.x, batch.gates, batch.residual))
     experts, constants = stored_experts(store, number), store.constants(number)

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from codesign.cli import app
 from codesign.errors import InputError
-from codesign.experts.compute import Batch
+from codesign.experts.command import Source, run_store
+from codesign.experts.compute import Batch, Where
 from codesign.experts.gpu import GpuRuntime
 from codesign.experts.gpu_run import run_gpu_trace
 from codesign.experts.gpu_store import HostBlocks
 from codesign.experts.metrics import Kind, measure
-from codesign.experts.routing import drawn_trace
+from codesign.experts.routing import RoutingTrace, drawn_trace
 from codesign.experts.runtime import RuntimeOptions
 from codesign.experts.schedule import Order, Schedule
 from codesign.spec.moe import ExpertFormat
@@ -112,8 +116,24 @@ def test_a_trace(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None
     assert result.checked == 4
     assert result.metrics.tokens == 5
     assert result.device == ops_of().device.name
+    assert 0 < result.pinned_bytes < result.arena_bytes
     with pytest.raises(InputError, match="trace must have the store's 2 layers, not 3"):
         run_gpu_trace(blocks, drawn_trace(3, 6, 2, (1,), 7), RuntimeOptions(blocks.bytes), ops=ops_of())
+
+
+def test_the_command(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", ExpertFormat.TRITS, tuple(layer_of(name, dim=40, hidden=24) for name in "ab"))
+    run = ["experts", "run", str(store.path), "--device", "cuda", "--budget", "100%", "--prefill", "3", "--tokens", "2"]
+    files = ["--record", str(tmp_path / "t.trace"), "--perfetto", str(tmp_path / "t.json")]
+    done = CliRunner().invoke(app, [*run, *files, "--check", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["device"], facts["checked"], facts["tokens"]) == (ops_of().device.name, 4, 5)
+    assert RoutingTrace.load(tmp_path / "t.trace").batches == (3, 1, 1)
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["traceEvents"]
+    assert "4 outputs equal the reference" in CliRunner().invoke(app, [*run, "--check", "2"]).stdout
+    with pytest.raises(InputError, match="a bundle must run on the processor here, not on cuda; simulate it with"):
+        run_store(Source(store.path, bundle=tmp_path), "100%", RuntimeOptions, where=Where.CUDA)
 
 
 def test_what_it_refuses(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None:
