@@ -5,6 +5,9 @@ JOBS ?= 2
 PARALLEL := $(if $(filter 1,$(JOBS)),,-n $(JOBS))
 BIN := .venv/bin
 STAMP := .venv/.installed
+CPP_FOLDERS := kernels/src kernels/include/codesign kernels/tests hls/include/codesign hls/src hls/tb \
+	rtl_tests rtl_tests/machine
+CPP := $(wildcard $(foreach folder,$(CPP_FOLDERS),$(folder)/*.cpp $(folder)/*.hpp))
 SOURCES := codesign tests rtl_tests boards benchmarks
 BENCH_EDGE := cpu_m3vit_tiny low_bit_gemm expert_formats digits_experts streaming \
 	$(if $(wildcard /dev/nvidia0 /dev/nvhost-gpu),gpu_experts)
@@ -17,7 +20,7 @@ help:
 	@echo "make m3vit-tiny    the bundle of an M3ViT-tiny with random weights in build/m3vit-tiny"
 	@echo "make test    every test"
 	@echo "make bench-edge    the edge runtime's benchmarks: prints their tables, stores benchmarks/results"
-	@echo "make lint    ruff and mypy;  make format  rewrites;  make clean  removes build/ and caches"
+	@echo "make lint    ruff, mypy and clang-format;  make format  rewrites;  make clean  removes build/ and caches"
 
 demo: $(STAMP)
 	$(BIN)/codesign demo --out build/demo
@@ -38,10 +41,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check $(wildcard $(SOURCES))
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
 	$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	$(BIN)/ruff format $(wildcard $(SOURCES))
+	$(BIN)/clang-format -i $(CPP)
 
 # The stamp is written last, so an interrupted installation is done again. Native kernels are built with it.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)

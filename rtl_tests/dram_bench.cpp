@@ -31,7 +31,8 @@ constexpr unsigned kPorts = 4, kBeat = 16;
 
 // What stands at an address: a word that names it.
 void content(std::uint64_t addr, svBitVecVal* data, std::uint32_t salt) {
-  for (unsigned i = 0; i < 4; i++) data[i] = static_cast<svBitVecVal>((addr + 4 * i) * 2654435761u + salt);
+  for (unsigned i = 0; i < 4; i++)
+    data[i] = static_cast<svBitVecVal>((addr + 4 * i) * 2654435761u + salt);
 }
 
 struct Bench {
@@ -60,17 +61,22 @@ struct Reader {
     expected.pop_front();
     const unsigned code = in.rresp >> (2 * p) & 3;
     bench.codes[code]++;
-    if (code == 0 && std::memcmp(want, in.rdata + 4 * p, kBeat) != 0) bench.wrong++;
+    if (code == 0 && std::memcmp(want, in.rdata + 4 * p, kBeat) != 0)
+      bench.wrong++;
     const bool last = ++beat == bench.beats;
-    if (last != ((in.rlast >> p & 1) != 0)) bench.wrong++;
-    if (last) beat = 0;
-    if (bench.first == 0) bench.first = bench.cycles;
+    if (last != ((in.rlast >> p & 1) != 0))
+      bench.wrong++;
+    if (last)
+      beat = 0;
+    if (bench.first == 0)
+      bench.first = bench.cycles;
     bench.moved++;
   }
 
   void ask(const Bench& bench, unsigned p) {
     dram_ar(static_cast<int>(p), next, static_cast<unsigned char>(bench.beats - 1));
-    for (unsigned i = 0; i < bench.beats; i++) expected.push_back(next + i * kBeat);
+    for (unsigned i = 0; i < bench.beats; i++)
+      expected.push_back(next + i * kBeat);
     next += bench.step;
     left--;
   }
@@ -103,23 +109,30 @@ struct Writer {
 
 // One cycle of a port; whether it still has something to do.
 bool port_cycle(Bench& bench, const Answers& in, unsigned p, Reader& r, Writer& w) {
-  if (in.rvalid >> p & 1) r.take(bench, in, p);
+  if (in.rvalid >> p & 1)
+    r.take(bench, in, p);
   if (in.bvalid >> p & 1) {
     bench.codes[in.bresp >> (2 * p) & 3]++;
     w.responses++;
   }
-  if (r.left > 0 && (in.arready >> p & 1)) r.ask(bench, p);
-  if (w.addresses < w.bursts && (in.awready >> p & 1)) w.ask(bench, p);
-  if (w.data_bursts < w.bursts && (in.wready >> p & 1)) w.give(bench, p);
+  if (r.left > 0 && (in.arready >> p & 1))
+    r.ask(bench, p);
+  if (w.addresses < w.bursts && (in.awready >> p & 1))
+    w.ask(bench, p);
+  if (w.data_bursts < w.bursts && (in.wready >> p & 1))
+    w.give(bench, p);
   return r.busy() || w.busy();
 }
 
-std::uint64_t number(const char* text) { return std::strtoull(text, nullptr, 0); }
+std::uint64_t number(const char* text) {
+  return std::strtoull(text, nullptr, 0);
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6) return 2;
+  if (argc != 6)
+    return 2;
   const std::string pattern = argv[1];
   Bench bench{static_cast<unsigned>(number(argv[2])), static_cast<unsigned>(number(argv[3])), number(argv[5])};
   const auto bursts = static_cast<unsigned>(number(argv[4]));
@@ -130,13 +143,16 @@ int main(int argc, char** argv) {
   for (unsigned p = 0; p < kPorts; p++) {
     readers[p].next = base + p * part;
     writers[p].begin = base + p * part + part / 2;
-    if (p < bench.ports && pattern != "write") readers[p].left = bursts;
-    if (p < bench.ports && (pattern == "write" || pattern == "both")) writers[p].bursts = bursts;
+    if (p < bench.ports && pattern != "write")
+      readers[p].left = bursts;
+    if (p < bench.ports && (pattern == "write" || pattern == "both"))
+      writers[p].bursts = bursts;
   }
   Answers in;
   for (bool busy = true; busy && bench.cycles < 1000000; bench.cycles++) {
     busy = false;
-    for (unsigned p = 0; p < kPorts; p++) busy |= port_cycle(bench, in, p, readers[p], writers[p]);
+    for (unsigned p = 0; p < kPorts; p++)
+      busy |= port_cycle(bench, in, p, readers[p], writers[p]);
     const svBitVecVal r_taken = in.rvalid, b_taken = in.bvalid;
     dram_cycle(&r_taken, &b_taken, &in.arready, &in.rvalid, &in.rlast, &in.rresp, in.rdata, &in.awready, &in.wready,
                &in.bvalid, &in.bresp);

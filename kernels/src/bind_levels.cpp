@@ -26,7 +26,9 @@ using Rows = nb::ndarray<const std::int8_t, nb::ndim<2>, nb::c_contig, nb::devic
 template <class T>
 using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-std::int64_t count(const Rows& x) { return static_cast<std::int64_t>(x.shape(0)); }
+std::int64_t count(const Rows& x) {
+  return static_cast<std::int64_t>(x.shape(0));
+}
 
 // A weight and the arrays it points into.
 class Levels {
@@ -54,8 +56,7 @@ class Levels {
     codesign::level_linear(variant, x.data(), count(x), weight_, {bias.data(), scale.data()}, y.data(), {begin, end});
   }
 
-  void linear_to(Variant variant, const Rows& x, const Vector32& bias, const VectorFloat& scale,
-                 std::int8_t* y) const {
+  void linear_to(Variant variant, const Rows& x, const Vector32& bias, const VectorFloat& scale, std::int8_t* y) const {
     codesign::level_linear(variant, x.data(), count(x), weight_, {bias.data(), scale.data()}, y,
                            {0, (weight_.outputs + 15) / 16});
   }

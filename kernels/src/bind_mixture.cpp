@@ -41,7 +41,9 @@ using Place = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
 using LevelFacts = std::tuple<int, int, bool, Place, Place, std::int64_t, std::int64_t>;
 using Rescaling = std::tuple<Array<const std::int32_t, 3>, Array<const std::uint16_t, 3>, Array<const std::uint8_t, 3>>;
 
-MatrixPlace place_of(const Place& place) { return {std::get<0>(place), std::get<1>(place), std::get<2>(place)}; }
+MatrixPlace place_of(const Place& place) {
+  return {std::get<0>(place), std::get<1>(place), std::get<2>(place)};
+}
 
 // A layer with the arrays that its constants are in.
 struct Layer {
@@ -56,7 +58,8 @@ void set_constants(LayerConstants& constants, int matrix, const Rescaling& from,
       throw std::invalid_argument("constants must have one shape");
     }
   }
-  if (static_cast<std::int64_t>(bias.shape(2)) != outputs) throw std::invalid_argument("constants must fit the layer");
+  if (static_cast<std::int64_t>(bias.shape(2)) != outputs)
+    throw std::invalid_argument("constants must fit the layer");
   constants.bias[matrix] = bias.data();
   constants.multiplier[matrix] = multiplier.data();
   constants.shift[matrix] = shift.data();
@@ -96,16 +99,19 @@ Layer* make_layer(std::int64_t embed_dim, std::int64_t hidden, bool gated, int m
 
 std::shared_ptr<Residency> make_residency(const std::vector<Place>& slots, const std::vector<Place>& blocks) {
   std::vector<codesign::Slots> kinds;
-  for (const auto& [size, count, place] : slots) kinds.push_back({size, count, place});
+  for (const auto& [size, count, place] : slots)
+    kinds.push_back({size, count, place});
   std::vector<codesign::ResidentBlock> all;
-  for (const auto& [layer, size, pin] : blocks) all.push_back({static_cast<int>(layer), size, pin});
+  for (const auto& [layer, size, pin] : blocks)
+    all.push_back({static_cast<int>(layer), size, pin});
   return std::make_shared<Residency>(kinds, all);
 }
 
 // Called without the lock of the interpreter, now and then.
 void look_for_signals() {
   const nb::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  if (PyErr_CheckSignals() != 0)
+    throw nb::python_error();
 }
 
 using Stored = std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>;
@@ -120,12 +126,14 @@ StreamOwner* make_stream(std::shared_ptr<codesign::Arena> arena, std::shared_ptr
                          std::shared_ptr<Residency> residency, const std::vector<Stored>& blocks,
                          std::vector<std::shared_ptr<Layer>> layers, Order order, bool eager) {
   std::vector<codesign::StoredBlock> stored;
-  for (const auto& [offset, bytes, crc] : blocks) stored.push_back({offset, bytes, crc});
+  for (const auto& [offset, bytes, crc] : blocks)
+    stored.push_back({offset, bytes, crc});
   std::vector<std::shared_ptr<StreamLayer>> plain;
-  for (const auto& layer : layers) plain.push_back(layer->layer);
-  return new StreamOwner{std::move(layers), Stream(std::move(arena), std::move(reader), std::move(residency),
-                                                   std::move(stored), std::move(plain), order, eager,
-                                                   look_for_signals)};
+  for (const auto& layer : layers)
+    plain.push_back(layer->layer);
+  return new StreamOwner{std::move(layers),
+                         Stream(std::move(arena), std::move(reader), std::move(residency), std::move(stored),
+                                std::move(plain), order, eager, look_for_signals)};
 }
 
 PassEnd run(StreamOwner& owner, int number, const Array<const std::int8_t, 2>& x,
@@ -194,7 +202,8 @@ void bind_schedule(nb::module_& m) {
       .def("next_load",
            [](LayerRun& run) -> std::optional<std::pair<int, std::int64_t>> {
              const auto load = run.next_load();
-             if (!load) return std::nullopt;
+             if (!load)
+               return std::nullopt;
              return std::pair(load->block, load->place);
            })
       .def("begun", &LayerRun::begun)
@@ -218,9 +227,7 @@ void bind_mixture(nb::module_& m) {
   m.def("choose_widths", &choose, nb::arg("gates"), nb::arg("widths"), nb::arg("high"), nb::arg("low"),
         nb::arg("out").noconvert());
   nb::class_<Ahead>(m, "Ahead").def(nb::init<>()).def(nb::init<int, std::vector<int>>());
-  nb::class_<PassEnd>(m, "PassEnd")
-      .def_ro("bad_width", &PassEnd::bad_width)
-      .def_ro("failure", &PassEnd::failure);
+  nb::class_<PassEnd>(m, "PassEnd").def_ro("bad_width", &PassEnd::bad_width).def_ro("failure", &PassEnd::failure);
   nb::class_<StreamOwner>(m, "Stream")
       .def(nb::new_(&make_stream), nb::kw_only(), nb::arg("arena"), nb::arg("reader"), nb::arg("residency"),
            nb::arg("blocks"), nb::arg("layers"), nb::arg("order"), nb::arg("eager"))

@@ -24,7 +24,9 @@ template <typename T, int kRank>
 using Array = nb::ndarray<const T, nb::ndim<kRank>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-std::span<const std::uint16_t> span_of(const Array<std::uint16_t, 1>& a) { return {a.data(), a.size()}; }
+std::span<const std::uint16_t> span_of(const Array<std::uint16_t, 1>& a) {
+  return {a.data(), a.size()};
+}
 
 std::shared_ptr<Dense> make_dense(const Array<std::int8_t, 2>& weight, const Array<std::int32_t, 1>& bias,
                                   const Array<std::uint16_t, 1>& multiplier, const Array<std::uint8_t, 1>& shift,
@@ -48,8 +50,8 @@ void check(const Plan& plan, int tensor, const Matrix& rows) {
 }
 
 // x [rows, inputs] times the layer's weights, plus its bias: the sums themselves.
-void sums(const Dense& layer, const Array<std::int8_t, 2>& x, const nb::ndarray<std::int32_t, nb::ndim<2>, nb::c_contig>& y,
-          Variant variant) {
+void sums(const Dense& layer, const Array<std::int8_t, 2>& x,
+          const nb::ndarray<std::int32_t, nb::ndim<2>, nb::c_contig>& y, Variant variant) {
   const int rows = static_cast<int>(x.shape(0));
   if (x.shape(1) != static_cast<std::size_t>(layer.inputs()) || y.shape(0) != x.shape(0) ||
       y.shape(1) != static_cast<std::size_t>(layer.outputs())) {
@@ -76,10 +78,14 @@ void sums(const Dense& layer, const Array<std::int8_t, 2>& x, const nb::ndarray<
 }
 
 using Pair = std::pair<int, int>;
-Requantization requantization(const Pair& pair) { return {pair.first, pair.second}; }
+Requantization requantization(const Pair& pair) {
+  return {pair.first, pair.second};
+}
 
 using Layers = std::vector<std::shared_ptr<Dense>>;
-std::vector<std::shared_ptr<const Dense>> constant(const Layers& layers) { return {layers.begin(), layers.end()}; }
+std::vector<std::shared_ptr<const Dense>> constant(const Layers& layers) {
+  return {layers.begin(), layers.end()};
+}
 
 template <typename T>
 std::vector<T> vector_of(const Array<T, 1>& a) {
@@ -88,36 +94,27 @@ std::vector<T> vector_of(const Array<T, 1>& a) {
 
 void bind_plan(nb::module_& m) {
   nb::class_<Plan>(m, "Plan")
-      .def("__init__",
-           [](Plan* self, Variant variant, int threads, std::shared_ptr<Tables> tables) {
-             new (self) Plan(variant, threads, std::move(tables));
-           })
+      .def("__init__", [](Plan* self, Variant variant, int threads,
+                          std::shared_ptr<Tables> tables) { new (self) Plan(variant, threads, std::move(tables)); })
       .def("tensor", &Plan::tensor)
       .def("linear", [](Plan& p, std::shared_ptr<Dense> layer, int x, int y) { p.linear(std::move(layer), x, y); })
-      .def("linear_gelu",
-           [](Plan& p, std::shared_ptr<Dense> layer, Pair gelu, int x, int y) {
-             p.linear_gelu(std::move(layer), requantization(gelu), x, y);
-           })
-      .def("linear_add",
-           [](Plan& p, std::shared_ptr<Dense> layer, int x, int residual, int y, int row_offset) {
-             p.linear_add(std::move(layer), x, residual, y, row_offset);
-           })
+      .def("linear_gelu", [](Plan& p, std::shared_ptr<Dense> layer, Pair gelu, int x,
+                             int y) { p.linear_gelu(std::move(layer), requantization(gelu), x, y); })
+      .def("linear_add", [](Plan& p, std::shared_ptr<Dense> layer, int x, int residual, int y,
+                            int row_offset) { p.linear_add(std::move(layer), x, residual, y, row_offset); })
       .def("gelu", [](Plan& p, Pair gelu, int u, int y) { p.gelu(requantization(gelu), u, y); })
       .def("add", &Plan::add)
-      .def("norm",
-           [](Plan& p, const Array<std::int16_t, 1>& gain, const Array<std::int32_t, 1>& bias, int shift, int x,
-              int y) { p.norm(vector_of(gain), vector_of(bias), shift, x, y); })
+      .def("norm", [](Plan& p, const Array<std::int16_t, 1>& gain, const Array<std::int32_t, 1>& bias, int shift, int x,
+                      int y) { p.norm(vector_of(gain), vector_of(bias), shift, x, y); })
       .def("attention",
            [](Plan& p, int heads, int head_dim, Pair score, Pair out, int q, int k, int v, int y) {
              p.attention(heads, head_dim, requantization(score), requantization(out), q, k, v, y);
            })
-      .def("route",
-           [](Plan& p, std::shared_ptr<Dense> layer, int top_k, int x, int gates) {
-             p.route(std::move(layer), top_k, x, gates);
-           })
+      .def("route", [](Plan& p, std::shared_ptr<Dense> layer, int top_k, int x,
+                       int gates) { p.route(std::move(layer), top_k, x, gates); })
       .def("experts",
-           [](Plan& p, const Layers& fc1, Pair gelu, const Layers& fc2, int most_active, int x, int gates,
-              int residual, int y) {
+           [](Plan& p, const Layers& fc1, Pair gelu, const Layers& fc2, int most_active, int x, int gates, int residual,
+              int y) {
              p.experts(constant(fc1), requantization(gelu), constant(fc2), most_active, x, gates, residual, y);
            })
       .def("finish", &Plan::finish)

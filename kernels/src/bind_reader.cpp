@@ -42,8 +42,10 @@ std::vector<Completion> collect(Reader& reader, std::int64_t timeout_us) {
       found = reader.collect(timeout_us < 0 ? kSlice : std::min(left, kSlice));
     }
     left -= kSlice;
-    if (!found.empty() || (timeout_us >= 0 && left <= 0) || reader.pending() == 0 || reader.closed()) return found;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (!found.empty() || (timeout_us >= 0 && left <= 0) || reader.pending() == 0 || reader.closed())
+      return found;
+    if (PyErr_CheckSignals() != 0)
+      throw nb::python_error();
   }
 }
 

@@ -13,9 +13,9 @@ namespace {
 
 #if defined(__x86_64__)
 bool has_avx512_vnni() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("gfni");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("gfni");
 }
 
 // Linux gives a process the tile registers only on request (Documentation/arch/x86/xstate.rst).
@@ -26,7 +26,8 @@ bool has_amx_int8() {
   unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
   __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
   constexpr unsigned kTile = 1U << 24, kInt8 = 1U << 25;
-  if ((edx & kTile) == 0 || (edx & kInt8) == 0) return false;
+  if ((edx & kTile) == 0 || (edx & kInt8) == 0)
+    return false;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
@@ -65,7 +66,8 @@ bool available(Variant variant) {
 
 Variant best_variant() {
   for (Variant v : {Variant::amx_int8, Variant::avx512_vnni, Variant::avx2, Variant::neon}) {
-    if (available(v)) return v;
+    if (available(v))
+      return v;
   }
   return Variant::portable;
 }

@@ -25,11 +25,13 @@ constexpr Table byte_tables() {
   Table tables{};
   for (std::uint32_t b = 0; b < 256; ++b) {
     std::uint32_t crc = b;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) ? kPolynomial : 0U);
+    for (int bit = 0; bit < 8; ++bit)
+      crc = (crc >> 1) ^ ((crc & 1U) ? kPolynomial : 0U);
     tables[0][b] = crc;
   }
   for (std::size_t j = 1; j < 8; ++j) {
-    for (std::size_t b = 0; b < 256; ++b) tables[j][b] = (tables[j - 1][b] >> 8) ^ tables[0][tables[j - 1][b] & 0xFFU];
+    for (std::size_t b = 0; b < 256; ++b)
+      tables[j][b] = (tables[j - 1][b] >> 8) ^ tables[0][tables[j - 1][b] & 0xFFU];
   }
   return tables;
 }
@@ -45,7 +47,8 @@ std::uint32_t by_table(std::uint32_t state, const unsigned char* data, std::size
             kTables[4][low >> 24] ^ kTables[3][data[4]] ^ kTables[2][data[5]] ^ kTables[1][data[6]] ^
             kTables[0][data[7]];
   }
-  for (; size > 0; --size, ++data) state = (state >> 8) ^ kTables[0][(state ^ *data) & 0xFFU];
+  for (; size > 0; --size, ++data)
+    state = (state >> 8) ^ kTables[0][(state ^ *data) & 0xFFU];
   return state;
 }
 
@@ -59,9 +62,11 @@ ShiftTable shift_tables() {
   const std::array<unsigned char, kStream> zeros{};
   for (std::size_t i = 0; i < 4; ++i) {
     std::array<std::uint32_t, 8> basis{};
-    for (std::size_t bit = 0; bit < 8; ++bit) basis[bit] = by_table(1U << (8 * i + bit), zeros.data(), kStream);
+    for (std::size_t bit = 0; bit < 8; ++bit)
+      basis[bit] = by_table(1U << (8 * i + bit), zeros.data(), kStream);
     for (std::size_t b = 0; b < 256; ++b) {
-      for (std::size_t bit = 0; bit < 8; ++bit) shift[i][b] ^= ((b >> bit) & 1U) ? basis[bit] : 0U;
+      for (std::size_t bit = 0; bit < 8; ++bit)
+        shift[i][b] ^= ((b >> bit) & 1U) ? basis[bit] : 0U;
     }
   }
   return shift;
@@ -77,13 +82,17 @@ std::uint32_t moved(const ShiftTable& shift, std::uint32_t state) {
 CODESIGN_CRC_TARGET inline std::uint64_t step8(std::uint64_t state, std::uint64_t word) {
   return _mm_crc32_u64(state, word);
 }
-bool has_instruction() { return __builtin_cpu_supports("sse4.2"); }
+bool has_instruction() {
+  return __builtin_cpu_supports("sse4.2");
+}
 #else
 #define CODESIGN_CRC_TARGET
 inline std::uint64_t step8(std::uint64_t state, std::uint64_t word) {
   return __crc32cd(static_cast<std::uint32_t>(state), word);
 }
-bool has_instruction() { return std::endian::native == std::endian::little; }
+bool has_instruction() {
+  return std::endian::native == std::endian::little;
+}
 #endif
 
 inline std::uint64_t load8(const unsigned char* data) {
@@ -106,7 +115,8 @@ CODESIGN_CRC_TARGET std::uint32_t by_instruction(std::uint32_t first, const unsi
     const std::uint32_t joined = moved(shift, static_cast<std::uint32_t>(state)) ^ static_cast<std::uint32_t>(second);
     state = moved(shift, joined) ^ static_cast<std::uint32_t>(third);
   }
-  for (; size >= 8; size -= 8, data += 8) state = step8(state, load8(data));
+  for (; size >= 8; size -= 8, data += 8)
+    state = step8(state, load8(data));
   return by_table(static_cast<std::uint32_t>(state), data, size);
 }
 
@@ -121,7 +131,8 @@ std::uint32_t crc32c_portable(const void* data, std::size_t size, std::uint32_t 
 std::uint32_t crc32c(const void* data, std::size_t size, std::uint32_t crc) {
 #if defined(__x86_64__) || defined(__ARM_FEATURE_CRC32)
   static const bool fast = has_instruction();
-  if (fast) return ~by_instruction(~crc, static_cast<const unsigned char*>(data), size);
+  if (fast)
+    return ~by_instruction(~crc, static_cast<const unsigned char*>(data), size);
 #endif
   return crc32c_portable(data, size, crc);
 }

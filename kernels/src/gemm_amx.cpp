@@ -13,7 +13,7 @@ namespace {
 constexpr int kTileRows = 16;
 constexpr int kTileBytes = 64;
 constexpr std::size_t kLine = 64;  // of the cache
-constexpr int kTiles = 4;  // of sums: 2 x 2, or 1 x 4 where no more than 16 rows are left
+constexpr int kTiles = 4;          // of sums: 2 x 2, or 1 x 4 where no more than 16 rows are left
 constexpr int kSums = kTiles * kTileRows * kPanelOutputs;
 static_assert(kTileRows == kRowMultiple);
 
@@ -35,9 +35,13 @@ constexpr TileConfig full_tiles() {
 }
 constexpr TileConfig kFullTiles = full_tiles();
 
-void enter() { _tile_loadconfig(&kFullTiles); }
+void enter() {
+  _tile_loadconfig(&kFullTiles);
+}
 
-void leave() { _tile_release(); }
+void leave() {
+  _tile_release();
+}
 
 // Rows in tiles 4 and 5, weights in 6 and 7. kP panels wide, kR tiles high.
 template <int kR, int kP>
@@ -46,11 +50,16 @@ void block(const std::int8_t* x, std::ptrdiff_t stride, const std::uint8_t* cell
   static_assert(kR * kP <= kTiles && (kR == 1 || kP <= 2));
   constexpr int kStride = kP * kPanelOutputs * static_cast<int>(sizeof(std::int32_t));
   _tile_loadd(0, bias, 0);  // every row is the bias
-  if constexpr (kP > 1) _tile_loadd(1, bias + kPanelOutputs, 0);
-  if constexpr (kP > 2) _tile_loadd(2, bias + 2 * kPanelOutputs, 0);
-  if constexpr (kP > 3) _tile_loadd(3, bias + 3 * kPanelOutputs, 0);
-  if constexpr (kR > 1) _tile_loadd(2, bias, 0);
-  if constexpr (kR > 1 && kP > 1) _tile_loadd(3, bias + kPanelOutputs, 0);
+  if constexpr (kP > 1)
+    _tile_loadd(1, bias + kPanelOutputs, 0);
+  if constexpr (kP > 2)
+    _tile_loadd(2, bias + 2 * kPanelOutputs, 0);
+  if constexpr (kP > 3)
+    _tile_loadd(3, bias + 3 * kPanelOutputs, 0);
+  if constexpr (kR > 1)
+    _tile_loadd(2, bias, 0);
+  if constexpr (kR > 1 && kP > 1)
+    _tile_loadd(3, bias + kPanelOutputs, 0);
   for (int b = 0; b < blocks; ++b, cells += kBlockBytes, x += kBlockInputs) {
     _tile_loadd(4, x, stride);
     _tile_loadd(6, cells, kTileBytes);
@@ -62,7 +71,8 @@ void block(const std::int8_t* x, std::ptrdiff_t stride, const std::uint8_t* cell
     if constexpr (kR > 1) {
       _tile_loadd(5, x + kTileRows * stride, stride);
       _tile_dpbssd(2, 5, 6);
-      if constexpr (kP > 1) _tile_dpbssd(3, 5, 7);
+      if constexpr (kP > 1)
+        _tile_dpbssd(3, 5, 7);
     }
     if constexpr (kP > 2) {
       _tile_loadd(6, cells + 2 * panel, kTileBytes);
@@ -74,12 +84,17 @@ void block(const std::int8_t* x, std::ptrdiff_t stride, const std::uint8_t* cell
     }
   }
   _tile_stored(0, sums, kStride);
-  if constexpr (kP > 1) _tile_stored(1, sums + kPanelOutputs, kStride);
-  if constexpr (kP > 2) _tile_stored(2, sums + 2 * kPanelOutputs, kStride);
-  if constexpr (kP > 3) _tile_stored(3, sums + 3 * kPanelOutputs, kStride);
+  if constexpr (kP > 1)
+    _tile_stored(1, sums + kPanelOutputs, kStride);
+  if constexpr (kP > 2)
+    _tile_stored(2, sums + 2 * kPanelOutputs, kStride);
+  if constexpr (kP > 3)
+    _tile_stored(3, sums + 3 * kPanelOutputs, kStride);
   constexpr int kBelow = kTileRows * kP * kPanelOutputs;
-  if constexpr (kR > 1) _tile_stored(2, sums + kBelow, kStride);
-  if constexpr (kR > 1 && kP > 1) _tile_stored(3, sums + kBelow + kPanelOutputs, kStride);
+  if constexpr (kR > 1)
+    _tile_stored(2, sums + kBelow, kStride);
+  if constexpr (kR > 1 && kP > 1)
+    _tile_stored(3, sums + kBelow + kPanelOutputs, kStride);
 }
 
 // A block whose sums are not stored yet.

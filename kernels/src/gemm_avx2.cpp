@@ -71,9 +71,9 @@ void linear(const Linear& l, Range rows, Range panels, const Scratch& scratch) {
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static const Kernels table{true,        do_nothing,      do_nothing,       linear,
-                             norm_rows,   gelu_words,      add_words,        gated_add_words,
-                             probabilities_of, mix_sums, route_rows, pack_keys_of, pack_values_of};
+  static const Kernels table{true,       do_nothing,   do_nothing,      linear,           norm_rows,
+                             gelu_words, add_words,    gated_add_words, probabilities_of, mix_sums,
+                             route_rows, pack_keys_of, pack_values_of};
   return table;
 }
 

@@ -56,8 +56,8 @@ void block(const Cells& cells, int groups, const std::int8_t* x, std::ptrdiff_t 
   }
 }
 
-using Block = void (*)(const Cells&, int, const std::int8_t*, std::ptrdiff_t, const std::int32_t*,
-                       const std::int32_t*, std::int32_t*);
+using Block = void (*)(const Cells&, int, const std::int8_t*, std::ptrdiff_t, const std::int32_t*, const std::int32_t*,
+                       std::int32_t*);
 
 template <int kR>
 constexpr Block kByPanels[kPanels] = {block<kR, 1>, block<kR, 2>, block<kR, 3>, block<kR, 4>};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AMX: tiles of 16 rows x 64 inputs by 64 inputs x 16 outputs (a product of tiles takes 16 cycles however few the rows).
-// The first rows of a pair of panels expand its codes while the tiles multiply; later rows find them in scratch.
+// AMX: tiles of 16 rows x 64 inputs by 64 inputs x 16 outputs (a product of tiles takes 16 cycles however few the
+// rows). The first rows of a pair of panels expand its codes while the tiles multiply; later rows find them in scratch.
 #include "levels_tiles.hpp"
 
 namespace codesign::levels {

@@ -118,8 +118,8 @@ struct Ops {
                       std::int8_t* y) {
     __m128i four[4];
     for (int i = 0; i < 4; ++i) {
-      const __m128i v = _mm_add_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(sums) + i),
-                                      _mm_set1_epi32(correction));
+      const __m128i v =
+          _mm_add_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(sums) + i), _mm_set1_epi32(correction));
       four[i] = floored(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bias) + i), scale + 4 * i);
     }
     const __m128i all = _mm_packs_epi16(_mm_packs_epi32(four[0], four[1]), _mm_packs_epi32(four[2], four[3]));
@@ -164,14 +164,14 @@ inline __m256i two_cells(__m256i v) {
   whole = _mm256_or_si256(whole, _mm256_slli_epi16(next_trit(v), 4));
   whole = _mm256_or_si256(whole, _mm256_slli_epi16(next_trit(v), 6));
   const __m256i fifth = next_trit(v);
-  const __m256i gather = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+  const __m256i gather =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_shuffle_epi8(fifth, gather), _mm256_set1_epi16(0x0401));
   const __m256i rest = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x00100001));
-  const __m256i last = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8));
-  const __m256i first = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0));
+  const __m256i last =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8));
+  const __m256i first =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0));
   return _mm256_or_si256(_mm256_and_si256(whole, first), _mm256_shuffle_epi8(rest, last));
 }
 

@@ -98,8 +98,8 @@ template <class Expander>
 void run(const Expander& expander, const Rows& rows, const Output& out, PanelRange panels) {
   const std::int64_t cells = rows.chunks * kCells;
   const bool share = !Expander::kScaled && rows.count > kFusedRows;
-  auto* codes = share ? static_cast<std::uint8_t*>(scratch(Slot::weights, static_cast<std::size_t>(2 * cells * kCell)))
-                      : nullptr;
+  auto* codes =
+      share ? static_cast<std::uint8_t*>(scratch(Slot::weights, static_cast<std::size_t>(2 * cells * kCell))) : nullptr;
   for (std::int64_t panel = panels.begin; panel < panels.end; panel += 2) {
     const bool two = panel + 1 < panels.end;
     const PanelOutput to[2] = {{out, panel}, {out, panel + (two ? 1 : 0)}};
@@ -254,8 +254,8 @@ void trits_avx512(const std::uint8_t* in, std::int64_t cells, std::uint8_t* out)
   // The fifth trits 0..11 go to bytes 13..15: trit t + 3 q is field q of byte 13 + t.
   const __m512i gather = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
   const __m512i fields = _mm512_set1_epi32(0x40100401);
-  const __m512i last = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8));
+  const __m512i last =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8));
   constexpr __mmask64 kFirst = 0x1FFF1FFF1FFF1FFFULL;
   std::int64_t cell = 0;
   for (; cell + 4 <= cells; cell += 4, in += 4 * kTritBytes, out += 4 * kTernaryBytes) {

@@ -44,7 +44,7 @@ inline __m512i broadcast4(const std::int8_t* x) {
 template <int kBits>
 struct Single {
   static constexpr bool kScaled = true;
-  static constexpr bool kFourPanels = true;  // at once, even short ones
+  static constexpr bool kFourPanels = true;   // at once, even short ones
   static constexpr bool kTiles = kBits == 8;  // cells are codes already
   __m512i mask, lane_shift;
   __m128i position;
@@ -273,7 +273,8 @@ inline void store_sums(const Wide& sums, __mmask16 mask, std::int64_t* to, bool 
   _mm512_mask_storeu_epi64(to + 8, high, second);
 }
 
-// Sets of levels without an expander: each level by itself, added to acc. Needs sums, so y goes through an array of them.
+// Sets of levels without an expander: each level by itself, added to acc. Needs sums, so y goes through an array of
+// them.
 inline void by_level(LevelKernel gemm, const Rows& rows, const LevelWeight& weight, const Output& out,
                      PanelRange panels) {
   Output sums = out;

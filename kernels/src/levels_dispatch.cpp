@@ -40,7 +40,9 @@ const Kernels& kernels(Variant variant) {
   }
 }
 
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // The rows as they are where their length is whole chunks, else a copy filled up with zeros.
 const std::int8_t* whole_chunks(const std::int8_t* x, std::int64_t rows, std::int64_t inputs, std::int64_t padded) {

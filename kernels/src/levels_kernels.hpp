@@ -9,11 +9,11 @@
 
 namespace codesign::levels {
 
-inline constexpr std::int64_t kPanel = 16;       // outputs
-inline constexpr std::int64_t kGroup = 4;        // inputs
-inline constexpr std::int64_t kChunk = 64;       // inputs: what they are padded to, and what a tile of AMX holds
+inline constexpr std::int64_t kPanel = 16;  // outputs
+inline constexpr std::int64_t kGroup = 4;   // inputs
+inline constexpr std::int64_t kChunk = 64;  // inputs: what they are padded to, and what a tile of AMX holds
 inline constexpr std::int64_t kCell = kPanel * kGroup;
-inline constexpr std::int64_t kRowBlock = 256;   // rows that a kernel is given at most, so that scratch is bounded
+inline constexpr std::int64_t kRowBlock = 256;  // rows that a kernel is given at most, so that scratch is bounded
 
 // Rows of int8, each readable (and zero) up to a multiple of kChunk.
 struct Rows {
@@ -71,7 +71,9 @@ enum class Slot { rows, sums, weights, tiles, products, count };
 void* scratch(Slot slot, std::size_t bytes);
 
 // Bytes of a level's panel.
-inline std::int64_t panel_bytes(std::int64_t chunks, int bits) { return chunks * (kChunk / kGroup) * 8 * bits; }
+inline std::int64_t panel_bytes(std::int64_t chunks, int bits) {
+  return chunks * (kChunk / kGroup) * 8 * bits;
+}
 
 // The trits of a byte, lowest field first: byte j of a cell holds codes j, j + 16, j + 32 and j + 48, then, for j < 12,
 // code 13 + j % 3 + 16 * (j / 3).

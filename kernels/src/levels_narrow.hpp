@@ -31,7 +31,8 @@ void expand_chunk(const LevelWeight& weight, const Span& span, std::int64_t chun
                   std::int64_t chunk, std::uint8_t* codes) {
   for (int l = 0; l < weight.count; ++l) {
     const Level& level = weight.levels[l];
-    const std::uint8_t* cells = level.cells + panel * panel_bytes(chunks, level.bits) + chunk * panel_bytes(1, level.bits);
+    const std::uint8_t* cells =
+        level.cells + panel * panel_bytes(chunks, level.bits) + chunk * panel_bytes(1, level.bits);
     Ops::expand(cells, level.bits, level.position - span.low, l > 0, codes);
   }
 }
@@ -90,8 +91,8 @@ void narrow_panel(const Rows& rows, const LevelWeight& weight, const Span& span,
 template <class Ops>
 void narrow_gemm(const Rows& rows, const LevelWeight& weight, const Output& out, PanelRange panels) {
   const Span span(weight);
-  auto* codes = static_cast<std::uint8_t*>(
-      scratch(Slot::weights, static_cast<std::size_t>(rows.chunks * kCells * kCell)));
+  auto* codes =
+      static_cast<std::uint8_t*>(scratch(Slot::weights, static_cast<std::size_t>(rows.chunks * kCells * kCell)));
   for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
     if (span.bits > kSafeBits) {
       narrow_panel<Ops, true>(rows, weight, span, out, panel, codes);

@@ -136,8 +136,8 @@ void trits(const std::uint8_t* in, std::int64_t cells, std::uint8_t* out) {
     vst1q_u8(out, whole);
     vst1q_u8(fifth, next_trit(v));
     for (int j = 0; j < 3; ++j) {
-      out[kTritBytes + j] = static_cast<std::uint8_t>(fifth[j] | fifth[j + 3] << 2 | fifth[j + 6] << 4 |
-                                                      fifth[j + 9] << 6);
+      out[kTritBytes + j] =
+          static_cast<std::uint8_t>(fifth[j] | fifth[j + 3] << 2 | fifth[j + 6] << 4 | fifth[j + 9] << 6);
     }
   }
   kPortable.trits(in, cells - cell, out);

@@ -27,9 +27,13 @@ inline Wide field_factors(__m512i lane_shift) {
   return {_mm512_cvtps_pd(_mm512_castps512_ps256(factors)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(factors, 1))};
 }
 
-inline Wide times(const Wide& a, const Wide& b) { return {_mm512_mul_pd(a.low, b.low), _mm512_mul_pd(a.high, b.high)}; }
+inline Wide times(const Wide& a, const Wide& b) {
+  return {_mm512_mul_pd(a.low, b.low), _mm512_mul_pd(a.high, b.high)};
+}
 
-inline Wide plus(const Wide& a, const Wide& b) { return {_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)}; }
+inline Wide plus(const Wide& a, const Wide& b) {
+  return {_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)};
+}
 
 template <int kBits>
 void expand(const Single<kBits>& expander, std::int64_t panel, std::int64_t chunk, std::int64_t chunks,
@@ -45,14 +49,16 @@ template <int kPlanes>
 class Residual {
  public:
   Residual(const ResidualRows& rows, const ResidualWeight& weight)
-      : rows_(rows), weight_(weight), base_({weight.base, 2, 0}, rows.chunks), planes_{
-            Single<1>({weight.plane[0], 1, 0}, rows.chunks), Single<1>({weight.plane[1], 1, 0}, rows.chunks)} {}
+      : rows_(rows),
+        weight_(weight),
+        base_({weight.base, 2, 0}, rows.chunks),
+        planes_{Single<1>({weight.plane[0], 1, 0}, rows.chunks), Single<1>({weight.plane[1], 1, 0}, rows.chunks)} {}
 
   void run(std::int64_t* acc, bool accumulate, PanelRange panels) {
     const std::int64_t tiles = (rows_.count + kTileRows - 1) / kTileRows;
     const std::int8_t* x = tiled(rows_);
-    auto* totals = static_cast<Wide*>(
-        scratch(Slot::weights, sizeof(Wide) * static_cast<std::size_t>(tiles * kTileRows)));
+    auto* totals =
+        static_cast<Wide*>(scratch(Slot::weights, sizeof(Wide) * static_cast<std::size_t>(tiles * kTileRows)));
     const Tiles configured(rows_.count);
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       for (std::int64_t t = 0; t < rows_.count; ++t) {

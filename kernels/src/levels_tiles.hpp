@@ -38,13 +38,13 @@ class Tiles {
 template <class Some>
 const std::int8_t* tiled(const Some& rows) {
   const std::int64_t tiles = (rows.count + kTileRows - 1) / kTileRows;
-  auto* to = static_cast<std::int8_t*>(
-      scratch(Slot::tiles, static_cast<std::size_t>(tiles * rows.chunks * kTileBytes)));
+  auto* to =
+      static_cast<std::int8_t*>(scratch(Slot::tiles, static_cast<std::size_t>(tiles * rows.chunks * kTileBytes)));
   for (std::int64_t t = 0; t < tiles * kTileRows; ++t) {
     std::int8_t* at = to + (t / kTileRows) * rows.chunks * kTileBytes + (t % kTileRows) * kChunk;
     for (std::int64_t c = 0; c < rows.chunks; ++c) {
-      const __m512i v = t < rows.count ? _mm512_loadu_si512(rows.x + t * rows.stride + c * kChunk)
-                                       : _mm512_setzero_si512();
+      const __m512i v =
+          t < rows.count ? _mm512_loadu_si512(rows.x + t * rows.stride + c * kChunk) : _mm512_setzero_si512();
       _mm512_store_si512(at + c * kTileBytes, v);
     }
   }

@@ -101,7 +101,9 @@ CODESIGN_CLONES void add_saturated(std::int16_t* y, const std::int16_t* value, s
 
 constexpr std::int64_t kStretch = 512;  // outputs that are finished at a time, on the stack
 
-std::int64_t panels_of(std::int64_t outputs) { return (outputs + 15) / 16; }
+std::int64_t panels_of(std::int64_t outputs) {
+  return (outputs + 15) / 16;
+}
 
 // Calls task(begin, end) for as many parts of 0 .. count as there are threads.
 template <typename Task>
@@ -129,7 +131,8 @@ std::int64_t Mixture::whole(std::int64_t outputs) const {
 }
 
 bool Mixture::sound(int level, const std::uint8_t* block) const {
-  if (!shape_.residual()) return true;
+  if (!shape_.residual())
+    return true;
   const auto in = [](auto low, auto high) { return [=](auto value) { return low <= value && value <= high; }; };
   const std::int32_t limit = shape_.multiplier_limit;
   for (const Matrix* matrix : {&first_, &second_}) {
@@ -137,8 +140,10 @@ bool Mixture::sound(int level, const std::uint8_t* block) const {
     const std::int64_t count = (matrix->inputs + kResidualGroup - 1) / kResidualGroup * matrix->outputs;
     const auto* const multipliers = reinterpret_cast<const std::int16_t*>(block + place.multipliers);
     const auto* const zeros = reinterpret_cast<const std::int32_t*>(block + place.zeros);
-    if (!std::all_of(multipliers, multipliers + count, in(-limit, limit))) return false;
-    if (level == 0 && !std::all_of(zeros, zeros + count, in(0, 3 * limit))) return false;
+    if (!std::all_of(multipliers, multipliers + count, in(-limit, limit)))
+      return false;
+    if (level == 0 && !std::all_of(zeros, zeros + count, in(0, 3 * limit)))
+      return false;
   }
   return true;
 }
@@ -148,8 +153,8 @@ int Mixture::offset_of(int levels) const {
 }
 
 template <>
-void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
-                      const Blocks& blocks, int first, int last, int offset, std::int32_t* sums) {
+void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int first,
+                      int last, int offset, std::int32_t* sums) {
   LevelWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -174,8 +179,8 @@ void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t r
 }
 
 template <>
-void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows,
-                      const Blocks& blocks, int, int last, int, std::int64_t* sums) {
+void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int,
+                      int last, int, std::int64_t* sums) {
   ResidualWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -237,12 +242,14 @@ void Mixture::contribute(const Group& group, const Blocks& blocks, int last, con
 }
 
 void Mixture::add(const Group& group, const Blocks& blocks, int first, int last, bool closing) {
-  if (shape_.residual() || group.rows == 0) return;
+  if (shape_.residual() || group.rows == 0)
+    return;
   product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, closing ? offset_of(last) : 0, group.sums);
 }
 
 void Mixture::finish(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1, const Rescaler& fc2) {
-  if (group.rows == 0) return;
+  if (group.rows == 0)
+    return;
   if (shape_.residual()) {
     wide_.resize(static_cast<std::size_t>(group.rows * first_.outputs));
     product<std::int64_t>(first_, group.x, group.rows, blocks, 0, levels, 0, wide_.data());

@@ -30,14 +30,17 @@ int LayerPass::begin(StreamLayer& layer, const Batch& batch) {
   std::vector<std::size_t> place(cells);
   pair_bits_ = 0;
   for (std::size_t i = 0; i < cells; ++i) {
-    if (batch.gates[i] == 0) continue;
+    if (batch.gates[i] == 0)
+      continue;
     const auto found = std::find(layer.widths.begin(), layer.widths.end(), batch.widths[i]);
-    if (found == layer.widths.end()) return batch.widths[i] == 0 ? -1 : batch.widths[i];
+    if (found == layer.widths.end())
+      return batch.widths[i] == 0 ? -1 : batch.widths[i];
     place[i] = i % experts * levels + static_cast<std::size_t>(layer.widths.end() - found - 1);
     pair_bits_ += batch.widths[i];
     ++starts[place[i] + 1];
   }
-  for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+  for (std::size_t i = 1; i < starts.size(); ++i)
+    starts[i] += starts[i - 1];
   tokens_.resize(starts.back());
   gates_.resize(starts.back());
   parts_.clear();
@@ -46,19 +49,26 @@ int LayerPass::begin(StreamLayer& layer, const Batch& batch) {
   for (std::size_t e = 0; e < experts; ++e) {
     for (std::size_t v = 0; v < levels; ++v) {
       const std::size_t one = e * levels + v, begin = starts[one];
-      if (starts[one + 1] == begin) continue;
-      parts_.push_back({static_cast<int>(levels - v), static_cast<std::int64_t>(begin),
-                        static_cast<std::int64_t>(starts[one + 1] - begin), 0, false, {}});
+      if (starts[one + 1] == begin)
+        continue;
+      parts_.push_back({static_cast<int>(levels - v),
+                        static_cast<std::int64_t>(begin),
+                        static_cast<std::int64_t>(starts[one + 1] - begin),
+                        0,
+                        false,
+                        {}});
     }
     for (std::size_t v = 0; v < levels; ++v) {
       const auto readers = static_cast<std::int64_t>(starts[(e + 1) * levels - v] - starts[e * levels]);
       const int block = layer.base + static_cast<int>(v * experts + e);
-      if (readers > 0) demand_.push_back({static_cast<int>(e), static_cast<int>(v), block, readers});
+      if (readers > 0)
+        demand_.push_back({static_cast<int>(e), static_cast<int>(v), block, readers});
     }
     part_of_.push_back(parts_.size());
   }
   for (std::size_t i = 0; i < cells; ++i) {
-    if (batch.gates[i] == 0) continue;
+    if (batch.gates[i] == 0)
+      continue;
     const std::size_t pair = starts[place[i]]++;
     tokens_[pair] = static_cast<std::int64_t>(i / experts);
     gates_[pair] = batch.gates[i];
@@ -97,13 +107,15 @@ Group LayerPass::group_of(Part& part) {
       std::memcpy(rows + i * columns, row, static_cast<std::size_t>(columns));
     }
   }
-  if (part.sums.size == 0) part.sums = borrow(std::max<std::int64_t>(1, part.rows * layer_->constants.outputs[0]));
+  if (part.sums.size == 0)
+    part.sums = borrow(std::max<std::int64_t>(1, part.rows * layer_->constants.outputs[0]));
   group.sums = part.sums.values.get();
   return group;
 }
 
 void LayerPass::add(Part& part, int upto, const Blocks& blocks) {
-  if (part.done || upto <= part.added) return;
+  if (part.done || upto <= part.added)
+    return;
   layer_->mixture.add(group_of(part), blocks, part.added, upto, upto == part.levels);
   part.added = upto;
 }
@@ -120,9 +132,11 @@ void LayerPass::compute(int expert, int last, const Blocks& blocks) {
   for (std::size_t i = part_of_[e]; i < part_of_[e + 1]; ++i) {
     Part& part = parts_[i];
     const int levels = part.levels;
-    if (part.done) continue;
+    if (part.done)
+      continue;
     add(part, std::min(last + 1, levels), blocks);
-    if (part.added < levels) continue;
+    if (part.added < levels)
+      continue;
     const LayerConstants& by = layer_->constants;
     layer_->mixture.finish(group_of(part), blocks, levels, by.of(0, levels - 1, expert), by.of(1, levels - 1, expert));
     part.done = true;
@@ -132,14 +146,16 @@ void LayerPass::compute(int expert, int last, const Blocks& blocks) {
 
 void LayerPass::result(std::int16_t* y) {
   std::vector<std::int64_t> starts(static_cast<std::size_t>(batch_.tokens) + 1), rows(tokens_.size());
-  for (const std::int64_t token : tokens_) ++starts[static_cast<std::size_t>(token) + 1];
-  for (std::size_t t = 1; t < starts.size(); ++t) starts[t] += starts[t - 1];
+  for (const std::int64_t token : tokens_)
+    ++starts[static_cast<std::size_t>(token) + 1];
+  for (std::size_t t = 1; t < starts.size(); ++t)
+    starts[t] += starts[t - 1];
   std::vector<std::int64_t> next(starts.begin(), starts.end() - 1);
   for (std::size_t i = 0; i < tokens_.size(); ++i) {  // pairs ascend by expert, and so do each token's
     rows[static_cast<std::size_t>(next[static_cast<std::size_t>(tokens_[i])]++)] = static_cast<std::int64_t>(i);
   }
-  combine(batch_.residual, out_.data(), rows.data(), starts.data(), batch_.tokens,
-          layer_->mixture.shape().embed_dim, y);
+  combine(batch_.residual, out_.data(), rows.data(), starts.data(), batch_.tokens, layer_->mixture.shape().embed_dim,
+          y);
 }
 
 }  // namespace codesign

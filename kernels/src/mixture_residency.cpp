@@ -8,7 +8,8 @@ namespace codesign {
 Residency::Residency(const std::vector<Slots>& slots, const std::vector<ResidentBlock>& blocks) {
   for (const Slots& one : slots) {
     Kind kind;
-    for (std::int64_t i = one.count; i-- > 0;) kind.free.push_back(one.place + i * one.size);
+    for (std::int64_t i = one.count; i-- > 0;)
+      kind.free.push_back(one.place + i * one.size);
     kinds_.push_back(std::move(kind));
   }
   for (const ResidentBlock& block : blocks) {
@@ -18,9 +19,11 @@ Residency::Residency(const std::vector<Slots>& slots, const std::vector<Resident
     state.pinned = block.pin >= 0;
     state.place = block.pin;
     for (std::size_t k = 0; k < slots.size(); ++k) {
-      if (slots[k].size == block.size) state.kind = static_cast<int>(k);
+      if (slots[k].size == block.size)
+        state.kind = static_cast<int>(k);
     }
-    if (!state.pinned && state.kind < 0) throw std::invalid_argument("a block must have slots of its size");
+    if (!state.pinned && state.kind < 0)
+      throw std::invalid_argument("a block must have slots of its size");
     blocks_.push_back(state);
   }
 }
@@ -50,8 +53,10 @@ void Residency::remove(int block) {
 
 std::int64_t Residency::evict(const Kind& kind, int keep, int keep_too) {
   int victim = kind.first;
-  while (victim >= 0 && (at(victim).layer == keep || at(victim).layer == keep_too)) victim = at(victim).next;
-  if (victim < 0) return -1;
+  while (victim >= 0 && (at(victim).layer == keep || at(victim).layer == keep_too))
+    victim = at(victim).next;
+  if (victim < 0)
+    return -1;
   remove(victim);
   at(victim).here = false;
   return at(victim).place;
@@ -68,7 +73,8 @@ std::int64_t Residency::begin_load(int block, int keep, int keep_too) {
       place = kind.free.back();
       kind.free.pop_back();
     }
-    if (place < 0) return -1;
+    if (place < 0)
+      return -1;
     state.place = place;
     ++kind.ahead;
   }
@@ -79,7 +85,8 @@ std::int64_t Residency::begin_load(int block, int keep, int keep_too) {
 void Residency::end_load(int block) {
   State& state = at(block);
   state.loading = false;
-  if (state.pinned || state.claimed) return;
+  if (state.pinned || state.claimed)
+    return;
   --kind_of(state).ahead;
   append(block);
 }
@@ -87,16 +94,19 @@ void Residency::end_load(int block) {
 void Residency::drop(int block) {
   State& state = at(block);
   state.loading = state.here = false;
-  if (state.pinned) return;
+  if (state.pinned)
+    return;
   Kind& kind = kind_of(state);
-  if (!state.claimed) --kind.ahead;
+  if (!state.claimed)
+    --kind.ahead;
   state.claimed = false;
   kind.free.push_back(state.place);
 }
 
 void Residency::claim(int block) {
   State& state = at(block);
-  if (state.pinned || state.claimed) return;
+  if (state.pinned || state.claimed)
+    return;
   state.claimed = true;
   if (state.loading) {
     --kind_of(state).ahead;
@@ -107,7 +117,8 @@ void Residency::claim(int block) {
 
 void Residency::release(int block) {
   State& state = at(block);
-  if (!state.claimed) return;
+  if (!state.claimed)
+    return;
   state.claimed = false;
   if (state.loading) {
     ++kind_of(state).ahead;
@@ -118,7 +129,8 @@ void Residency::release(int block) {
 
 void Residency::touch(int block) {
   const State& state = at(block);
-  if (state.pinned || !state.here || state.loading || state.claimed) return;
+  if (state.pinned || !state.here || state.loading || state.claimed)
+    return;
   remove(block);
   append(block);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "codesign/schedule.hpp"
-
 #include <algorithm>
 #include <queue>
 #include <tuple>
+
+#include "codesign/schedule.hpp"
 
 namespace codesign {
 namespace {
@@ -12,8 +12,10 @@ std::vector<Demand> hottest_first(const std::vector<Demand>& wanted) {
   std::vector<std::vector<const Demand*>> levels;  // of each expert
   for (const Demand& one : wanted) {
     const auto expert = static_cast<std::size_t>(one.expert), level = static_cast<std::size_t>(one.level);
-    if (expert >= levels.size()) levels.resize(expert + 1);
-    if (level >= levels[expert].size()) levels[expert].resize(level + 1);
+    if (expert >= levels.size())
+      levels.resize(expert + 1);
+    if (level >= levels[expert].size())
+      levels[expert].resize(level + 1);
     levels[expert][level] = &one;
   }
   const auto later = [](const Demand* a, const Demand* b) {
@@ -21,7 +23,8 @@ std::vector<Demand> hottest_first(const std::vector<Demand>& wanted) {
   };
   std::priority_queue<const Demand*, std::vector<const Demand*>, decltype(later)> heads(later);
   for (const auto& expert : levels) {
-    if (!expert.empty() && expert[0] != nullptr) heads.push(expert[0]);
+    if (!expert.empty() && expert[0] != nullptr)
+      heads.push(expert[0]);
   }
   std::vector<Demand> made;
   while (!heads.empty()) {
@@ -30,7 +33,8 @@ std::vector<Demand> hottest_first(const std::vector<Demand>& wanted) {
     made.push_back(*head);
     const auto& own = levels[static_cast<std::size_t>(head->expert)];
     const auto next = static_cast<std::size_t>(head->level) + 1;
-    if (next < own.size() && own[next] != nullptr) heads.push(own[next]);
+    if (next < own.size() && own[next] != nullptr)
+      heads.push(own[next]);
   }
   return made;
 }
@@ -40,7 +44,8 @@ std::vector<Demand> hottest_first(const std::vector<Demand>& wanted) {
 std::vector<Demand> in_order(Order order, const std::vector<Demand>& demand) {
   std::vector<Demand> wanted;
   std::copy_if(demand.begin(), demand.end(), std::back_inserter(wanted), [](const Demand& d) { return d.tokens > 0; });
-  if (order == Order::hottest_bit_first) return hottest_first(wanted);
+  if (order == Order::hottest_bit_first)
+    return hottest_first(wanted);
   const bool by_level = order == Order::sequential;
   std::sort(wanted.begin(), wanted.end(), [by_level](const Demand& a, const Demand& b) {
     return by_level ? std::tuple(a.level, a.expert) < std::tuple(b.level, b.expert)
@@ -52,13 +57,16 @@ std::vector<Demand> in_order(Order order, const std::vector<Demand>& demand) {
 LayerRun::LayerRun(Residency& residency, const std::vector<Demand>& demand, Order order, bool eager)
     : at_(residency), ahead_(order != Order::on_demand), eager_(eager) {
   const auto kinds = static_cast<std::size_t>(at_.kinds());
-  for (const Demand& one : in_order(order, demand)) steps_.push_back({one});
+  for (const Demand& one : in_order(order, demand))
+    steps_.push_back({one});
   int last = -1;
-  for (const Step& step : steps_) last = std::max(last, step.what.expert);
+  for (const Step& step : steps_)
+    last = std::max(last, step.what.expert);
   experts_.resize(static_cast<std::size_t>(last + 1));
   std::vector<bool> missing(experts_.size());
   for (const Step& step : steps_) {
-    if (!at_.resident(step.what.block)) missing[static_cast<std::size_t>(step.what.expert)] = true;
+    if (!at_.resident(step.what.block))
+      missing[static_cast<std::size_t>(step.what.expert)] = true;
   }
   if (!ahead_ && eager_) {  // on demand, whole experts that are here go first
     std::stable_sort(steps_.begin(), steps_.end(), [&missing](const Step& a, const Step& b) {
@@ -71,14 +79,18 @@ LayerRun::LayerRun(Residency& residency, const std::vector<Demand>& demand, Orde
     expert.need.resize(kinds);
     expert.held.resize(kinds);
     const int block = steps_[i].what.block;
-    if (!at_.pinned(block)) ++expert.need[static_cast<std::size_t>(at_.kind(block))];
+    if (!at_.pinned(block))
+      ++expert.need[static_cast<std::size_t>(at_.kind(block))];
   }
   lack_.resize(kinds);
   open_ = waiting_ = steps_.size();
-  for (std::size_t i = steps_.size(); i-- > 0;) at_.touch(steps_[i].what.block);
-  if (!ahead_) return;
+  for (std::size_t i = steps_.size(); i-- > 0;)
+    at_.touch(steps_[i].what.block);
+  if (!ahead_)
+    return;
   for (Step& step : steps_) {
-    if (at_.resident(step.what.block) && safe(step)) admit(step);
+    if (at_.resident(step.what.block) && safe(step))
+      admit(step);
   }
 }
 
@@ -89,14 +101,16 @@ std::optional<LayerRun::Load> LayerRun::next_load() {
     looking = false;
     for (Step* const step : candidates()) {
       const int block = step->what.block;
-      if (!safe(*step)) continue;
+      if (!safe(*step))
+        continue;
       if (at_.resident(block) || at_.loading(block)) {  // spared by luck, or read ahead of this layer
         admit(*step);
         looking = true;
         break;
       }
       const std::int64_t place = at_.begin_load(block);
-      if (place < 0) continue;
+      if (place < 0)
+        continue;
       take(*step);
       return Load{block, place};
     }
@@ -107,14 +121,19 @@ std::optional<LayerRun::Load> LayerRun::next_load() {
 // What may be read now: the first that waits, then what experts that have begun still lack.
 std::vector<LayerRun::Step*> LayerRun::candidates() {
   std::vector<Step*> found;
-  if (waiting_ == 0) return found;
-  while (!steps_[first_waiting_].waiting) ++first_waiting_;
-  if (ahead_ && safe(steps_[first_waiting_])) return {&steps_[first_waiting_]};
-  while (!steps_[first_open_].open) ++first_open_;
+  if (waiting_ == 0)
+    return found;
+  while (!steps_[first_waiting_].waiting)
+    ++first_waiting_;
+  if (ahead_ && safe(steps_[first_waiting_]))
+    return {&steps_[first_waiting_]};
+  while (!steps_[first_open_].open)
+    ++first_open_;
   const int turn = steps_[first_open_].what.expert;
   for (std::size_t i = first_waiting_; i < steps_.size(); ++i) {
     Step& step = steps_[i];
-    if (step.waiting && (ahead_ ? expert_of(step).begun : step.what.expert == turn)) found.push_back(&step);
+    if (step.waiting && (ahead_ ? expert_of(step).begun : step.what.expert == turn))
+      found.push_back(&step);
   }
   return found;
 }
@@ -123,7 +142,8 @@ std::vector<LayerRun::Step*> LayerRun::candidates() {
 void LayerRun::admit(Step& step) {
   const int block = step.what.block;
   take(step);
-  if (!at_.resident(block)) return;
+  if (!at_.resident(block))
+    return;
   step.ready = true;
   ++hits_;
   hit_bytes_ += at_.size(block);
@@ -137,7 +157,8 @@ void LayerRun::take(Step& step) {
     Expert& expert = expert_of(step);
     if (!expert.begun) {
       expert.begun = true;
-      for (std::size_t k = 0; k < lack_.size(); ++k) lack_[k] += expert.need[k];
+      for (std::size_t k = 0; k < lack_.size(); ++k)
+        lack_[k] += expert.need[k];
     }
     ++expert.held[kind];
     --lack_[kind];
@@ -149,11 +170,14 @@ void LayerRun::take(Step& step) {
 // Whether all experts that have begun could be completed after this block got a slot.
 bool LayerRun::safe(const Step& step) const {
   const int block = step.what.block;
-  if (at_.pinned(block)) return true;
+  if (at_.pinned(block))
+    return true;
   const auto mine = static_cast<std::size_t>(at_.kind(block));
   std::vector<std::int64_t> free(lack_.size());
-  for (std::size_t k = 0; k < free.size(); ++k) free[k] = at_.available(static_cast<int>(k)) - (k == mine);
-  if (free[mine] < 0) return false;
+  for (std::size_t k = 0; k < free.size(); ++k)
+    free[k] = at_.available(static_cast<int>(k)) - (k == mine);
+  if (free[mine] < 0)
+    return false;
   const Expert& expert = expert_of(step);
   bool enough = true;
   for (std::size_t k = 0; k < free.size(); ++k) {
@@ -168,18 +192,22 @@ bool LayerRun::can_finish(const Step& step, std::vector<std::int64_t> free) cons
   const auto mine = static_cast<std::size_t>(at_.kind(step.what.block));
   std::vector<const Expert*> begun;
   for (const Expert& expert : experts_) {
-    if (expert.begun || &expert == candidate) begun.push_back(&expert);
+    if (expert.begun || &expert == candidate)
+      begun.push_back(&expert);
   }
   const auto held = [&](const Expert* e, std::size_t k) { return e->held[k] + (e == candidate && k == mine); };
   while (!begun.empty()) {
     const auto able = std::find_if(begun.begin(), begun.end(), [&](const Expert* e) {
       for (std::size_t k = 0; k < free.size(); ++k) {
-        if (e->need[k] - held(e, k) > free[k]) return false;
+        if (e->need[k] - held(e, k) > free[k])
+          return false;
       }
       return true;
     });
-    if (able == begun.end()) return false;
-    for (std::size_t k = 0; k < free.size(); ++k) free[k] += held(*able, k);
+    if (able == begun.end())
+      return false;
+    for (std::size_t k = 0; k < free.size(); ++k)
+      free[k] += held(*able, k);
     begun.erase(able);
   }
   return true;
@@ -192,13 +220,15 @@ LayerRun::Step* LayerRun::find(int block) {
 
 void LayerRun::begun(int block) {
   Step* const step = find(block);
-  if (step != nullptr && !step->waiting && step->open) step->half = true;
+  if (step != nullptr && !step->waiting && step->open)
+    step->half = true;
 }
 
 void LayerRun::arrived(int block) {
   at_.end_load(block);
   Step* const step = find(block);
-  if (step != nullptr && !step->waiting && step->open) step->ready = true;
+  if (step != nullptr && !step->waiting && step->open)
+    step->ready = true;
 }
 
 // -- computing ------------------------------------------------------------------------------------------------------
@@ -213,16 +243,22 @@ bool LayerRun::turn_is_here(const Step& first) const {
 }
 
 const Demand* LayerRun::next_step() const {
-  if (open_ == 0) return nullptr;
+  if (open_ == 0)
+    return nullptr;
   std::size_t at = first_open_;
-  while (!steps_[at].open) ++at;
+  while (!steps_[at].open)
+    ++at;
   const Step& first = steps_[at];
-  if (!ahead_) return turn_is_here(first) ? &first.what : nullptr;
-  if (first.ready) return &first.what;
-  if (!eager_ && !first.waiting) return nullptr;
+  if (!ahead_)
+    return turn_is_here(first) ? &first.what : nullptr;
+  if (first.ready)
+    return &first.what;
+  if (!eager_ && !first.waiting)
+    return nullptr;
   for (; at < steps_.size(); ++at) {
     const Step& step = steps_[at];
-    if (step.open && step.ready && expert_of(step).computed == step.what.level) return &step.what;
+    if (step.open && step.ready && expert_of(step).computed == step.what.level)
+      return &step.what;
   }
   return nullptr;
 }
@@ -230,19 +266,23 @@ const Demand* LayerRun::next_step() const {
 int LayerRun::also_ready(const Demand& step) const {
   const auto& own = experts_[static_cast<std::size_t>(step.expert)].steps;
   auto level = static_cast<std::size_t>(step.level);
-  while (level + 1 < own.size() && steps_[static_cast<std::size_t>(own[level + 1])].ready) ++level;
+  while (level + 1 < own.size() && steps_[static_cast<std::size_t>(own[level + 1])].ready)
+    ++level;
   return static_cast<int>(level);
 }
 
 const Demand* LayerRun::next_half() {
-  if (!ahead_) return nullptr;
+  if (!ahead_)
+    return nullptr;
   for (Step& step : steps_) {
-    if (!step.open) continue;
+    if (!step.open)
+      continue;
     if (step.half && !step.ready && expert_of(step).computed == step.what.level) {
       step.half = false;
       return &step.what;
     }
-    if (!eager_ && !step.waiting) return nullptr;
+    if (!eager_ && !step.waiting)
+      return nullptr;
   }
   return nullptr;
 }
@@ -253,8 +293,10 @@ void LayerRun::computed(const Demand& done) {
   step.open = step.ready = step.half = false;
   --open_;
   ++expert.computed;
-  if (expert.computed < static_cast<int>(expert.steps.size())) return;
-  for (const int i : expert.steps) at_.release(steps_[static_cast<std::size_t>(i)].what.block);
+  if (expert.computed < static_cast<int>(expert.steps.size()))
+    return;
+  for (const int i : expert.steps)
+    at_.release(steps_[static_cast<std::size_t>(i)].what.block);
   expert.begun = false;
 }
 

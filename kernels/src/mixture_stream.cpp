@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "codesign/stream.hpp"
-
 #include <stdexcept>
 #include <utility>
+
+#include "codesign/stream.hpp"
 
 namespace codesign {
 namespace {
@@ -33,23 +33,29 @@ Stream::Stream(std::shared_ptr<Arena> arena, std::shared_ptr<Reader> reader, std
       if (stored.bytes > room || static_cast<std::uint64_t>(layer->sizes[level]) > stored.bytes) {
         throw std::invalid_argument("a block must hold its level, and its slot the block");
       }
-      if (!layer->mixture.shape().residual()) halves_[static_cast<std::size_t>(block)] = layer->halves[level];
+      if (!layer->mixture.shape().residual())
+        halves_[static_cast<std::size_t>(block)] = layer->halves[level];
     }
   }
 }
 
-StreamLog Stream::take_log() { return std::exchange(log_, {}); }
+StreamLog Stream::take_log() {
+  return std::exchange(log_, {});
+}
 
 PassEnd Stream::warm(const std::vector<int>& blocks) {
   for (const int block : blocks) {
-    if (residency_->resident(block) || residency_->loading(block)) continue;
+    if (residency_->resident(block) || residency_->loading(block))
+      continue;
     const std::int64_t place = residency_->begin_load(block);
-    if (place < 0) throw std::invalid_argument("a block to be warmed must be pinned");
+    if (place < 0)
+      throw std::invalid_argument("a block to be warmed must be pinned");
     submit(block, place);
   }
   std::int64_t ignored = 0;
   while (reader_->pending() > 0) {
-    if (Failure bad = collect(kSlice, nullptr, nullptr, ignored)) return {0, bad};
+    if (Failure bad = collect(kSlice, nullptr, nullptr, ignored))
+      return {0, bad};
     interrupted_();
   }
   return {};
@@ -58,16 +64,20 @@ PassEnd Stream::warm(const std::vector<int>& blocks) {
 PassEnd Stream::run(int number, const Batch& batch, const Ahead& ahead, std::int16_t* y) {
   StreamLayer& layer = *layers_.at(static_cast<std::size_t>(number));
   PassEvent pass{number, now_ns(), 0, 0, 0};
-  if (const int width = pass_.begin(layer, batch)) return {width, {}};
-  if (Failure bad = forget_ahead()) return {0, bad};
+  if (const int width = pass_.begin(layer, batch))
+    return {width, {}};
+  if (Failure bad = forget_ahead())
+    return {0, bad};
   LayerRun run(*residency_, pass_.demand(), order_, eager_);
   log(Event::sorted, pass.begin);
-  if (Failure bad = proceed(layer, run, ahead, pass)) return {0, bad};
+  if (Failure bad = proceed(layer, run, ahead, pass))
+    return {0, bad};
   const std::int64_t at = now_ns();
   pass_.result(y);
   log(Event::summed, at);
   pass.end = log_.events.back().end;
-  if (pass.first_compute == 0) pass.first_compute = pass.end;
+  if (pass.first_compute == 0)
+    pass.first_compute = pass.end;
   log_.passes.push_back(pass);
   log_.counts.hits += run.hits();
   log_.counts.hit_bytes += run.hit_bytes();
@@ -83,16 +93,21 @@ PassEnd Stream::run(int number, const Batch& batch, const Ahead& ahead, std::int
 
 Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& ahead, PassEvent& pass) {
   while (!run.done()) {
-    while (const auto load = run.next_load()) submit(load->block, load->place);
-    if (run.all_asked_for()) look_ahead(static_cast<int>(pass.layer), ahead);
-    if (Failure bad = collect(0, &run, &layer, pass.last_read)) return bad;
+    while (const auto load = run.next_load())
+      submit(load->block, load->place);
+    if (run.all_asked_for())
+      look_ahead(static_cast<int>(pass.layer), ahead);
+    if (Failure bad = collect(0, &run, &layer, pass.last_read))
+      return bad;
     const Demand* const step = run.next_step();
     const Demand* const half = step == nullptr ? run.next_half() : nullptr;
     if (step == nullptr && half == nullptr) {
-      if (Failure bad = wait(layer, run, pass)) return bad;
+      if (Failure bad = wait(layer, run, pass))
+        return bad;
       continue;
     }
-    if (pass.first_compute == 0) pass.first_compute = now_ns();
+    if (pass.first_compute == 0)
+      pass.first_compute = now_ns();
     if (half != nullptr) {
       compute_half(layer, *half);
     } else {
@@ -103,11 +118,13 @@ Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& 
 }
 
 Stream::Failure Stream::wait(StreamLayer& layer, LayerRun& run, PassEvent& pass) {
-  if (reader_->pending() == 0) throw std::logic_error("the schedule waits for a block that nobody reads");
+  if (reader_->pending() == 0)
+    throw std::logic_error("the schedule waits for a block that nobody reads");
   const std::int64_t at = now_ns();
   Failure bad = collect(kSlice, &run, &layer, pass.last_read);
   log(Event::stalled, at);
-  if (log_.events.back().end - at > kSlice * 900) interrupted_();
+  if (log_.events.back().end - at > kSlice * 900)
+    interrupted_();
   return bad;
 }
 
@@ -117,7 +134,8 @@ void Stream::compute(StreamLayer& layer, LayerRun& run, const Demand& step) {
   pass_.compute(step.expert, last, blocks_of(layer, step.expert, last));
   log(Event::computed, at, step.expert, step.level, last);
   Demand done = step;
-  for (; done.level <= last; ++done.level) run.computed(done);
+  for (; done.level <= last; ++done.level)
+    run.computed(done);
 }
 
 void Stream::compute_half(StreamLayer& layer, const Demand& step) {
@@ -142,19 +160,20 @@ Stream::Failure Stream::collect(std::int64_t timeout_us, LayerRun* run, const St
     const bool mine =
         layer != nullptr && block >= layer->base && block < layer->base + layer->levels() * layer->experts();
     if (one.status == Status::begun) {
-      if (mine) run->begun(block);
+      if (mine)
+        run->begun(block);
       continue;
     }
     const bool cancelled = one.status == Status::cancelled;
-    if (one.status != Status::good && !cancelled) return one;
+    if (one.status != Status::good && !cancelled)
+      return one;
     if (!cancelled && !sound(block)) {
       Completion bad = one;
       bad.status = Status::unsound;
       bad.offset = blocks_[static_cast<std::size_t>(block)].offset;
       return bad;
     }
-    log_.reads.push_back(
-        {block, cancelled, one.submitted_ns, one.started_ns, one.arrived_ns, one.verified_ns});
+    log_.reads.push_back({block, cancelled, one.submitted_ns, one.started_ns, one.arrived_ns, one.verified_ns});
     if (cancelled) {
       residency_->drop(block);
     } else if (mine) {
@@ -164,7 +183,8 @@ Stream::Failure Stream::collect(std::int64_t timeout_us, LayerRun* run, const St
       residency_->end_load(block);
     }
   }
-  if (reader_->closed()) throw std::logic_error("the reader was closed");
+  if (reader_->closed())
+    throw std::logic_error("the reader was closed");
   return std::nullopt;
 }
 
@@ -180,19 +200,24 @@ bool Stream::sound(int block) const {
 
 // What was to be read ahead and has not begun is asked for again, if it is needed, in this layer's order.
 Stream::Failure Stream::forget_ahead() {
-  if (reader_->pending() == 0) return std::nullopt;
+  if (reader_->pending() == 0)
+    return std::nullopt;
   reader_->cancel();
   std::int64_t ignored = 0;
   return collect(0, nullptr, nullptr, ignored);
 }
 
 void Stream::look_ahead(int number, const Ahead& ahead) {
-  if (ahead.layer < 0) return;
+  if (ahead.layer < 0)
+    return;
   for (const int block : ahead.blocks) {
-    if (reader_->pending() >= kAhead) return;
-    if (residency_->resident(block) || residency_->loading(block)) continue;
+    if (reader_->pending() >= kAhead)
+      return;
+    if (residency_->resident(block) || residency_->loading(block))
+      continue;
     const std::int64_t place = residency_->begin_load(block, number, ahead.layer);
-    if (place < 0) return;
+    if (place < 0)
+      return;
     submit(block, place);
   }
 }

@@ -31,8 +31,8 @@ Moments moments(const std::int16_t* x, int count) {
   }
   int reach = 0;
   if (count > kAlwaysSingle) {
-    const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(largest, _mm512_set1_epi32(0xFFFF)),
-                                           _mm512_srli_epi32(largest, 16));
+    const __m512i pairs =
+        _mm512_max_epu32(_mm512_and_si512(largest, _mm512_set1_epi32(0xFFFF)), _mm512_srli_epi32(largest, 16));
     reach = static_cast<int>(_mm512_reduce_max_epu32(pairs));
   }
   return {_mm512_reduce_add_epi32(sum), _mm512_reduce_add_epi64(_mm512_add_epi64(even, odd)), reach};
@@ -54,10 +54,10 @@ struct Affine {
     const __m512i b = normalised(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1)));
     const __m512i n = pack_words(a, b), gain = _mm512_loadu_si512(norm.gain_packed + column);
     const __m512i low = _mm512_mullo_epi16(n, gain), high = _mm512_mulhi_epi16(n, gain);
-    const __m512i first = _mm512_add_epi32(_mm512_unpacklo_epi16(low, high),
-                                           _mm512_loadu_si512(norm.bias_narrow + column));
-    const __m512i second = _mm512_add_epi32(_mm512_unpackhi_epi16(low, high),
-                                            _mm512_loadu_si512(norm.bias_narrow + column + 16));
+    const __m512i first =
+        _mm512_add_epi32(_mm512_unpacklo_epi16(low, high), _mm512_loadu_si512(norm.bias_narrow + column));
+    const __m512i second =
+        _mm512_add_epi32(_mm512_unpackhi_epi16(low, high), _mm512_loadu_si512(norm.bias_narrow + column + 16));
     return pack_words(_mm512_sra_epi32(first, shift), _mm512_sra_epi32(second, shift));
   }
 };

@@ -14,8 +14,12 @@
 namespace codesign {
 namespace {
 
-inline int clamp8(int x) { return x < -128 ? -128 : x > 127 ? 127 : x; }
-inline int clamp16(int x) { return x < -32768 ? -32768 : x > 32767 ? 32767 : x; }
+inline int clamp8(int x) {
+  return x < -128 ? -128 : x > 127 ? 127 : x;
+}
+inline int clamp16(int x) {
+  return x < -32768 ? -32768 : x > 32767 ? 32767 : x;
+}
 
 // floor(acc * factor + 0.5), clamped to 16 bits (gemm.hpp says why it is exact).
 inline int requantize16(double acc, double factor) {
@@ -44,9 +48,13 @@ inline Mantissa interpolate(const std::uint16_t* table, std::int64_t v, int expo
   return {table[i] - (((table[i] - table[i + 1]) * f + 256) >> 9), exponent};
 }
 
-inline std::int64_t shift_either(std::int64_t x, int right) { return right >= 0 ? x >> right : x << -right; }
+inline std::int64_t shift_either(std::int64_t x, int right) {
+  return right >= 0 ? x >> right : x << -right;
+}
 
-inline int log2_floor(std::int64_t x) { return 63 - std::countl_zero(static_cast<std::uint64_t>(x)); }
+inline int log2_floor(std::int64_t x) {
+  return 63 - std::countl_zero(static_cast<std::uint64_t>(x));
+}
 
 inline Mantissa reciprocal(const Tables& tables, std::int64_t z) {
   const int e = log2_floor(z) - 15;

@@ -8,7 +8,9 @@
 namespace codesign::avx512 {
 namespace {
 
-__mmask64 first_bytes(int count) { return count >= 64 ? ~0ULL : (1ULL << (count > 0 ? count : 0)) - 1; }
+__mmask64 first_bytes(int count) {
+  return count >= 64 ? ~0ULL : (1ULL << (count > 0 ? count : 0)) - 1;
+}
 
 // Stage by stage, element (i, j) of 16 x 16 dwords goes to (j, i).
 void transpose(__m512i (&v)[16]) {

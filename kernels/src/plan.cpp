@@ -35,7 +35,9 @@ void Plan::gelu(Requantization gelu, int u, int y) {
   append(std::make_unique<GeluStep>(tables_->gelu(gelu.multiplier, gelu.shift), u, y));
 }
 
-void Plan::add(int a, int b, int y, int row_offset) { append(std::make_unique<AddStep>(a, b, y, row_offset)); }
+void Plan::add(int a, int b, int y, int row_offset) {
+  append(std::make_unique<AddStep>(a, b, y, row_offset));
+}
 
 void Plan::norm(std::vector<std::int16_t> gain, std::vector<std::int32_t> bias, int shift, int x, int y) {
   append(std::make_unique<NormStep>(gain, bias, shift, x, y));
@@ -94,8 +96,8 @@ void Plan::read(int index, void* rows) const {
   const Tensor& tensor = at(index);
   const std::size_t width = static_cast<std::size_t>(tensor.columns) * tensor.element_bytes();
   for (int r = 0; r < tensor.rows; ++r) {
-    std::memcpy(static_cast<std::byte*>(rows) + r * width,
-                tensor.data + r * tensor.stride() * tensor.element_bytes(), width);
+    std::memcpy(static_cast<std::byte*>(rows) + r * width, tensor.data + r * tensor.stride() * tensor.element_bytes(),
+                width);
   }
 }
 

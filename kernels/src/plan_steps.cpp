@@ -6,7 +6,9 @@
 
 namespace codesign {
 
-void LinearStep::prepare(Plan& plan) { plan.need(layer_->inputs(), plan.at(x_).rows); }
+void LinearStep::prepare(Plan& plan) {
+  plan.need(layer_->inputs(), plan.at(x_).rows);
+}
 
 void LinearStep::run(Plan& plan) {
   const Tensor &x = plan.at(x_), &y = plan.at(y_);
@@ -32,8 +34,7 @@ void LinearStep::run(Plan& plan) {
       kernels.linear(l, rows, {index * each, std::min(panels, (index + 1) * each)}, plan.scratch(thread));
     });
   } else {
-    plan.by_rows(x.rows,
-                 [&](Range some, int thread) { kernels.linear(l, some, {0, panels}, plan.scratch(thread)); });
+    plan.by_rows(x.rows, [&](Range some, int thread) { kernels.linear(l, some, {0, panels}, plan.scratch(thread)); });
   }
 }
 
@@ -117,8 +118,8 @@ void RouteStep::run(Plan& plan) {
   l.store = Store::int16;
   l.y = logits_.as<std::int16_t>();
   l.y_stride = stride_;
-  const Route route{&plan.tables(),      logits_.as<std::int16_t>(), stride_, gates.as<std::uint16_t>(),
-                    gates.stride(),      layer_->outputs(),          top_k_};
+  const Route route{&plan.tables(), logits_.as<std::int16_t>(), stride_, gates.as<std::uint16_t>(),
+                    gates.stride(), layer_->outputs(),          top_k_};
   plan.by_rows(x.rows, [&](Range rows, int thread) {
     plan.kernels().linear(l, rows, {0, l.weights.panels()}, plan.scratch(thread));
     plan.kernels().route(route, rows);

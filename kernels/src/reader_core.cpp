@@ -12,14 +12,17 @@ Reader::Reader(const std::string& path, std::shared_ptr<Arena> arena, const Opti
       queue_(*arena_, std::max(kPage, options.chunk / kPage * kPage)),
       backend_(options.backend) {
   const unsigned depth = std::clamp(options.depth, 1U, 256U);
-  if (backend_ == Backend::uring && !options.faults.refuse_uring) transport_ = make_uring(queue_, file_, depth);
+  if (backend_ == Backend::uring && !options.faults.refuse_uring)
+    transport_ = make_uring(queue_, file_, depth);
   if (!transport_) {
     backend_ = Backend::threads;
     transport_ = make_threads(queue_, file_, depth);
   }
 }
 
-Reader::~Reader() { close(); }
+Reader::~Reader() {
+  close();
+}
 
 void Reader::submit(const Request& request) {
   const std::uint64_t room = arena_->size();
@@ -30,15 +33,19 @@ void Reader::submit(const Request& request) {
   }
   queue_.push(request);
   const std::lock_guard lock(closing_);
-  if (transport_) transport_->wake();
+  if (transport_)
+    transport_->wake();
 }
 
-std::size_t Reader::cancel() { return queue_.cancel(); }
+std::size_t Reader::cancel() {
+  return queue_.cancel();
+}
 
 void Reader::close() {
   queue_.close();
   const std::lock_guard lock(closing_);
-  if (transport_) transport_->wake();
+  if (transport_)
+    transport_->wake();
   transport_.reset();
 }
 

@@ -58,7 +58,8 @@ std::size_t Queue::cancel() {
       ++dropped;
     }
   }
-  if (dropped > 0) done_.notify_all();
+  if (dropped > 0)
+    done_.notify_all();
   return dropped;
 }
 
@@ -90,28 +91,34 @@ bool Queue::wait_take(Chunk& chunk) {
 }
 
 bool Queue::take_locked(Chunk& chunk) {
-  if (closed_ || waiting_.empty()) return false;
+  if (closed_ || waiting_.empty())
+    return false;
   const std::shared_ptr<Job> job = waiting_.front();
-  if (job->issued == 0) job->completion.started_ns = now_ns();
+  if (job->issued == 0)
+    job->completion.started_ns = now_ns();
   const std::size_t bytes = std::min<std::uint64_t>(chunk_, job->length - job->issued);
   std::uint8_t* const to = arena_.data() + job->request.place + job->issued;
   chunk = {job, job->request.offset + job->issued, to, bytes, 0, 0, false};
   job->issued += bytes;
   ++job->open_chunks;
-  if (job->issued == job->length) waiting_.pop_front();
-  if (!waiting_.empty()) work_.notify_one();
+  if (job->issued == job->length)
+    waiting_.pop_front();
+  if (!waiting_.empty())
+    work_.notify_one();
   return true;
 }
 
 void Queue::pause(std::uint32_t microseconds) {
-  if (microseconds == 0) return;
+  if (microseconds == 0)
+    return;
   std::unique_lock lock(mutex_);
   closing_.wait_for(lock, std::chrono::microseconds(microseconds), [this] { return closed_; });
 }
 
 bool Queue::advance(File& file, Chunk& chunk, std::int64_t result) {
   const std::uint64_t at = chunk.offset + chunk.done;
-  if (result == -EINTR || result == -EAGAIN) return true;
+  if (result == -EINTR || result == -EAGAIN)
+    return true;
   if (result == -EINVAL && chunk.direct) {  // the file system refuses O_DIRECT: the page cache does
     file.give_up_direct();
     return true;
@@ -122,7 +129,8 @@ bool Queue::advance(File& file, Chunk& chunk, std::int64_t result) {
   }
   std::size_t done = chunk.done + static_cast<std::size_t>(result);
   if (done < chunk.bytes) {
-    if (file.direct()) done = done / kPage * kPage;  // where O_DIRECT can go on
+    if (file.direct())
+      done = done / kPage * kPage;  // where O_DIRECT can go on
     chunk.stuck = done > chunk.done ? 0 : chunk.stuck + 1;
     if (result == 0 || chunk.stuck >= kPatience) {
       settle(chunk, Status::ended, 0, at + static_cast<std::uint64_t>(result));
@@ -154,8 +162,10 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
   }
   job.arrived[(chunk.offset - job.request.offset) / chunk_] = status == Status::good;
   --job.open_chunks;
-  if (job.open_chunks == 0 && job.issued == job.length) completion.arrived_ns = now_ns();
-  if (job.summing) return;
+  if (job.open_chunks == 0 && job.issued == job.length)
+    completion.arrived_ns = now_ns();
+  if (job.summing)
+    return;
   job.summing = true;
   while (completion.status == Status::good && job.summed < job.arrived.size() && job.arrived[job.summed]) {
     const std::uint64_t from = job.summed * chunk_;
@@ -172,7 +182,8 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
     }
   }
   job.summing = false;
-  if (job.open_chunks > 0 || job.issued < job.length) return;
+  if (job.open_chunks > 0 || job.issued < job.length)
+    return;
   if (completion.status == Status::good && job.crc != job.request.crc) {
     completion.status = Status::damaged;
     completion.offset = job.request.offset;
@@ -187,8 +198,10 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
 std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return closed_ || !completions_.empty() || pending_ == 0; };
-  if (timeout_us > 0) done_.wait_for(lock, std::chrono::microseconds(timeout_us), ready);
-  if (completions_.empty()) return {};
+  if (timeout_us > 0)
+    done_.wait_for(lock, std::chrono::microseconds(timeout_us), ready);
+  if (completions_.empty())
+    return {};
   pending_ -= static_cast<std::size_t>(std::count_if(
       completions_.begin(), completions_.end(), [](const Completion& one) { return one.status != Status::begun; }));
   std::vector<Completion> next;

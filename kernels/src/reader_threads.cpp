@@ -13,7 +13,8 @@ class Threads final : public Transport {
  public:
   Threads(Queue& queue, File& file, unsigned threads) : queue_(queue), file_(file) {
     try {
-      for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+      for (unsigned i = 0; i < threads; ++i)
+        threads_.emplace_back([this] { work(); });
     } catch (...) {
       stop();
       throw;
@@ -42,7 +43,8 @@ class Threads final : public Transport {
 
   void stop() {
     queue_.close();
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads_)
+      thread.join();
     threads_.clear();
   }
 

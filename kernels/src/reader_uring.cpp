@@ -28,15 +28,18 @@ class Ring {
   explicit Ring(unsigned entries) {
     io_uring_params params{};
     descriptor_ = static_cast<int>(syscall(SYS_io_uring_setup, entries, &params));
-    if (descriptor_ < 0) return;
+    if (descriptor_ < 0)
+      return;
     sq_size_ = params.sq_off.array + params.sq_entries * sizeof(unsigned);
     cq_size_ = params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe);
-    if (params.features & IORING_FEAT_SINGLE_MMAP) sq_size_ = cq_size_ = std::max(sq_size_, cq_size_);
+    if (params.features & IORING_FEAT_SINGLE_MMAP)
+      sq_size_ = cq_size_ = std::max(sq_size_, cq_size_);
     sq_ = map(sq_size_, IORING_OFF_SQ_RING);
     cq_ = (params.features & IORING_FEAT_SINGLE_MMAP) ? sq_ : map(cq_size_, IORING_OFF_CQ_RING);
     sqes_size_ = params.sq_entries * sizeof(io_uring_sqe);
     sqes_ = static_cast<io_uring_sqe*>(map(sqes_size_, IORING_OFF_SQES));
-    if (sq_ == nullptr || cq_ == nullptr || sqes_ == nullptr) return;
+    if (sq_ == nullptr || cq_ == nullptr || sqes_ == nullptr)
+      return;
     sq_tail_ = field(sq_, params.sq_off.tail);
     sq_mask_ = *field(sq_, params.sq_off.ring_mask);
     sq_array_ = field(sq_, params.sq_off.array);
@@ -47,10 +50,14 @@ class Ring {
     good_ = true;
   }
   ~Ring() {
-    if (sqes_ != nullptr) munmap(sqes_, sqes_size_);
-    if (cq_ != nullptr && cq_ != sq_) munmap(cq_, cq_size_);
-    if (sq_ != nullptr) munmap(sq_, sq_size_);
-    if (descriptor_ >= 0) close(descriptor_);
+    if (sqes_ != nullptr)
+      munmap(sqes_, sqes_size_);
+    if (cq_ != nullptr && cq_ != sq_)
+      munmap(cq_, cq_size_);
+    if (sq_ != nullptr)
+      munmap(sq_, sq_size_);
+    if (descriptor_ >= 0)
+      close(descriptor_);
   }
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
@@ -77,14 +84,16 @@ class Ring {
   int enter(unsigned wanted) {
     const unsigned flags = wanted > 0 ? IORING_ENTER_GETEVENTS : 0;
     const long taken = syscall(SYS_io_uring_enter, descriptor_, unsubmitted_, wanted, flags, nullptr, std::size_t{0});
-    if (taken < 0) return errno;
+    if (taken < 0)
+      return errno;
     unsubmitted_ -= static_cast<unsigned>(taken);
     return 0;
   }
 
   bool reap(std::uint64_t& user_data, std::int64_t& result) {
     const unsigned head = *cq_head_;
-    if (head == __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE)) return false;
+    if (head == __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE))
+      return false;
     const io_uring_cqe& entry = cqes_[head & cq_mask_];
     user_data = entry.user_data;
     result = entry.res;
@@ -94,8 +103,8 @@ class Ring {
 
  private:
   void* map(std::size_t size, std::uint64_t offset) const {
-    void* const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor_,
-                          static_cast<off_t>(offset));
+    void* const at =
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor_, static_cast<off_t>(offset));
     return at == MAP_FAILED ? nullptr : at;
   }
   static unsigned* field(void* ring, unsigned offset) {
@@ -122,8 +131,10 @@ class Uring final : public Transport {
         ring_(depth + 2),
         chunks_(depth + 1),
         event_(eventfd(0, EFD_CLOEXEC)) {
-    if (!good()) return;
-    for (std::size_t i = 0; i < chunks_.size(); ++i) free_.push_back(i);
+    if (!good())
+      return;
+    for (std::size_t i = 0; i < chunks_.size(); ++i)
+      free_.push_back(i);
     thread_ = std::thread([this] { work(); });
   }
   ~Uring() override {
@@ -132,7 +143,8 @@ class Uring final : public Transport {
       wake();
       thread_.join();
     }
-    if (event_ >= 0) close(event_);
+    if (event_ >= 0)
+      close(event_);
   }
   Uring(const Uring&) = delete;
   Uring& operator=(const Uring&) = delete;
@@ -158,7 +170,8 @@ class Uring final : public Transport {
   // What the kernel has no room for now is handed in with the next call.
   void hand_in(unsigned wanted) {
     const int error = ring_.enter(wanted);
-    if (error != 0 && error != EINTR && error != EAGAIN && error != EBUSY) broken_ = error;
+    if (error != 0 && error != EINTR && error != EAGAIN && error != EBUSY)
+      broken_ = error;
   }
 
   void refill() {
@@ -176,13 +189,15 @@ class Uring final : public Transport {
     while (listening || flying_ > 0) {
       refill();
       hand_in(1);
-      if (broken_ != 0) return fail(broken_);
+      if (broken_ != 0)
+        return fail(broken_);
       std::uint64_t user_data = 0;
       std::int64_t result = 0;
       while (ring_.reap(user_data, result)) {
         if (user_data == kWake) {
           listening = !queue_.closed();
-          if (listening) listen();
+          if (listening)
+            listen();
         } else {
           arrived(user_data, result);
         }
@@ -208,11 +223,13 @@ class Uring final : public Transport {
   // The ring itself is broken: every read in flight, and every one to come, fails with its error.
   void fail(int error) {
     for (Chunk& chunk : chunks_) {
-      if (chunk.job) queue_.advance(file_, chunk, -error);
+      if (chunk.job)
+        queue_.advance(file_, chunk, -error);
       chunk.job.reset();
     }
     Chunk chunk;
-    while (queue_.wait_take(chunk)) queue_.advance(file_, chunk, -error);
+    while (queue_.wait_take(chunk))
+      queue_.advance(file_, chunk, -error);
   }
 
   Queue& queue_;
@@ -241,7 +258,9 @@ std::unique_ptr<Transport> make_uring(Queue& queue, File& file, unsigned depth) 
 
 namespace codesign {
 
-std::unique_ptr<Transport> make_uring(Queue&, File&, unsigned) { return nullptr; }
+std::unique_ptr<Transport> make_uring(Queue&, File&, unsigned) {
+  return nullptr;
+}
 
 }  // namespace codesign
 

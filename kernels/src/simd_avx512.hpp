@@ -15,10 +15,14 @@ namespace {
 constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
 constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-inline __mmask32 first_words(int count) { return count >= 32 ? 0xFFFFFFFFU : (1U << (count > 0 ? count : 0)) - 1; }
+inline __mmask32 first_words(int count) {
+  return count >= 32 ? 0xFFFFFFFFU : (1U << (count > 0 ? count : 0)) - 1;
+}
 
 // 2^e for a normal float.
-inline float power_of_two(int e) { return std::bit_cast<float>(static_cast<std::uint32_t>(127 + e) << 23); }
+inline float power_of_two(int e) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(127 + e) << 23);
+}
 
 // floor(v * f + 0.5) in single precision, see Rescale.
 inline __m512i rescale_single(__m512i v, __m512 factor) {
@@ -40,7 +44,8 @@ struct Single {
 
 struct Wide {
   __m512d low, high;
-  Wide(const Rescale& r, int column) : low(_mm512_loadu_pd(r.wide + column)), high(_mm512_loadu_pd(r.wide + column + 8)) {}
+  Wide(const Rescale& r, int column)
+      : low(_mm512_loadu_pd(r.wide + column)), high(_mm512_loadu_pd(r.wide + column + 8)) {}
   __m512i operator()(__m512i v) const {
     const __m256i a = rescale_half(_mm512_castsi512_si256(v), low);
     const __m256i b = rescale_half(_mm512_extracti64x4_epi64(v, 1), high);
@@ -49,9 +54,15 @@ struct Wide {
 };
 
 // Two vectors of 32 bits saturated to one of 16, in the order that vpackssdw leaves: per 128-bit lane 4 of a, 4 of b.
-inline __m512i pack_words(__m512i a, __m512i b) { return _mm512_packs_epi32(a, b); }
-inline __m512i low_of(__m512i words) { return _mm512_srai_epi32(_mm512_unpacklo_epi16(words, words), 16); }
-inline __m512i high_of(__m512i words) { return _mm512_srai_epi32(_mm512_unpackhi_epi16(words, words), 16); }
+inline __m512i pack_words(__m512i a, __m512i b) {
+  return _mm512_packs_epi32(a, b);
+}
+inline __m512i low_of(__m512i words) {
+  return _mm512_srai_epi32(_mm512_unpacklo_epi16(words, words), 16);
+}
+inline __m512i high_of(__m512i words) {
+  return _mm512_srai_epi32(_mm512_unpackhi_epi16(words, words), 16);
+}
 
 // The 16-bit words of a, then those of b.
 inline __m512i in_order(__m512i words) {

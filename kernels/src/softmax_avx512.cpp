@@ -95,8 +95,7 @@ void route_rows(const Route& route, Range rows) {
     const int top = largest_of(v);
     const __m512i d = _mm512_sub_epi16(_mm512_set1_epi16(static_cast<short>(top)), v);
     const __m512i x = _mm512_maskz_srlv_epi16(all, table(d), _mm512_srli_epi16(d, 8));
-    const int total =
-        _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_and_si512(x, low), _mm512_srli_epi32(x, 16)));
+    const int total = _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_and_si512(x, low), _mm512_srli_epi32(x, 16)));
     const Mantissa inverse = reciprocal(*route.tables, total);
     alignas(64) std::uint16_t weights[32];
     _mm512_store_si512(weights, x);

@@ -27,7 +27,8 @@ constexpr std::int64_t kFirst = 3 * 16 * 8, kSecond = 3 * 16 * 8;  // bytes of b
 int failures = 0;
 
 void check(bool good, const std::string& what) {
-  if (good) return;
+  if (good)
+    return;
   std::printf("FAILED: %s\n", what.c_str());
   ++failures;
 }
@@ -37,7 +38,8 @@ std::mt19937 draws(1);
 template <typename T>
 std::vector<T> random_values(std::size_t count, std::uint32_t below, int low = 0) {
   std::vector<T> made(count);
-  for (T& value : made) value = static_cast<T>(static_cast<int>(draws() % below) + low);
+  for (T& value : made)
+    value = static_cast<T>(static_cast<int>(draws() % below) + low);
   return made;
 }
 
@@ -63,13 +65,16 @@ struct Model {
       content.resize((content.size() + kPage - 1) / kPage * kPage);
     }
     std::ofstream(path, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
-    for (std::uint16_t& gate : gates) gate = static_cast<std::uint16_t>(gate * 9'000);
-    for (std::uint8_t& width : widths) width = static_cast<std::uint8_t>(2 << width);
+    for (std::uint16_t& gate : gates)
+      gate = static_cast<std::uint16_t>(gate * 9'000);
+    for (std::uint8_t& width : widths)
+      width = static_cast<std::uint8_t>(2 << width);
   }
 
   std::shared_ptr<StreamLayer> layer(int number, Variant variant, std::shared_ptr<Pool> pool) const {
     MixtureShape shape{kDim, kHidden, true, 0, 128, {}, 40'000, 26, {}};
-    for (int entry = 0; entry <= 256; ++entry) shape.table.push_back(4'000 - 15 * entry);
+    for (int entry = 0; entry <= 256; ++entry)
+      shape.table.push_back(4'000 - 15 * entry);
     std::vector<std::int64_t> sizes, halves;
     for (int level = 0; level < 3; ++level) {
       const int bits = kBits[level];
@@ -86,8 +91,12 @@ struct Model {
     }
     constants.sets = 3;
     constants.experts = kExperts;
-    return std::make_shared<StreamLayer>(StreamLayer{Mixture(std::move(shape), variant, std::move(pool)), constants,
-                                                     {2, 4, 8}, sizes, halves, number * 3 * kExperts});
+    return std::make_shared<StreamLayer>(StreamLayer{Mixture(std::move(shape), variant, std::move(pool)),
+                                                     constants,
+                                                     {2, 4, 8},
+                                                     sizes,
+                                                     halves,
+                                                     number * 3 * kExperts});
   }
 };
 
@@ -111,7 +120,8 @@ Stream open(const Model& model, const Way& way, std::shared_ptr<Reader>& reader)
   reader = std::make_shared<Reader>(model.path, arena, way.options);
   auto pool = std::make_shared<Pool>(way.threads);
   std::vector<std::shared_ptr<StreamLayer>> layers;
-  for (int n = 0; n < kLayers; ++n) layers.push_back(model.layer(n, way.variant, pool));
+  for (int n = 0; n < kLayers; ++n)
+    layers.push_back(model.layer(n, way.variant, pool));
   return Stream(arena, reader, std::make_shared<Residency>(slots, blocks), model.blocks, layers, way.order, way.eager,
                 [] {});
 }
@@ -119,14 +129,17 @@ Stream open(const Model& model, const Way& way, std::shared_ptr<Reader>& reader)
 // Both layers on nine tokens, on the first one, and on all again; empty when a read failed.
 std::vector<std::int16_t> run(const Model& model, Stream& stream) {
   std::vector<std::int16_t> all;
-  if (stream.warm({1}).failure) return {};
+  if (stream.warm({1}).failure)
+    return {};
   for (const std::int64_t tokens : {9, 1, 9}) {
     for (int n = 0; n < kLayers; ++n) {
       const Batch batch{tokens, model.x.data(), model.gates.data(), model.widths.data(), model.residual.data()};
       std::vector<std::int16_t> y(static_cast<std::size_t>(tokens * kDim));
       Ahead ahead{1 - n, {}};
-      for (int e = 0; e < kExperts; ++e) ahead.blocks.push_back((1 - n) * 3 * kExperts + e);
-      if (stream.run(n, batch, ahead, y.data()).failure) return {};
+      for (int e = 0; e < kExperts; ++e)
+        ahead.blocks.push_back((1 - n) * 3 * kExperts + e);
+      if (stream.run(n, batch, ahead, y.data()).failure)
+        return {};
       all.insert(all.end(), y.begin(), y.end());
     }
   }
@@ -137,7 +150,8 @@ std::vector<std::int16_t> run(const Model& model, Stream& stream) {
 std::vector<Way> ways() {
   std::vector<Way> made;
   for (const Variant variant : {Variant::portable, Variant::avx2, Variant::avx512_vnni, Variant::amx_int8}) {
-    if (!available(variant)) continue;
+    if (!available(variant))
+      continue;
     for (const Order order : {Order::on_demand, Order::sequential, Order::hottest_bit_first}) {
       for (int i = 0; i < 8; ++i) {
         Way way{variant, i % 2 ? 3 : 1, i / 2 % 2 ? 40 : 3, order, i / 4 % 2 != 0, {}};
@@ -168,7 +182,8 @@ void closes_meanwhile(const Model& model, Way way, int delay_us) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 2) return 2;
+  if (count != 2)
+    return 2;
   const Model model(arguments[1]);
   std::shared_ptr<Reader> reader;
   Way plain;
@@ -188,7 +203,8 @@ int main(int count, char** arguments) {
     check(run(model, bad).empty(), name + " ends with a bad disk");
   }
   for (const int delay : {0, 200, 1'000, 3'000}) {
-    for (const Way& way : {ways().front(), ways().back()}) closes_meanwhile(model, way, delay);
+    for (const Way& way : {ways().front(), ways().back()})
+      closes_meanwhile(model, way, delay);
   }
   std::printf(failures == 0 ? "good\n" : "bad\n");
   return failures == 0 ? 0 : 1;

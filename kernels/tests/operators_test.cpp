@@ -16,7 +16,9 @@ namespace {
 
 std::mt19937 generator(1);
 
-int uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
+int uniform(int low, int high) {
+  return std::uniform_int_distribution<int>(low, high)(generator);
+}
 
 template <typename T>
 std::vector<T> random_values(std::size_t count, int low, int high) {
@@ -37,17 +39,22 @@ void require(bool good, const char* what, int variant, int detail) {
 std::shared_ptr<const Tables> make_tables() {
   std::vector<std::uint16_t> exp2(256), reciprocal(65), rsqrt(97), gelu(65);
   const auto rounded = [](double x) { return static_cast<std::uint16_t>(std::floor(x + 0.5)); };
-  for (int i = 0; i < 256; ++i) exp2[i] = rounded(std::exp2(15 - i / 256.0));
-  for (int i = 0; i < 65; ++i) reciprocal[i] = rounded(std::exp2(30) / (32768 + 512 * i));
-  for (int i = 0; i < 97; ++i) rsqrt[i] = rounded(std::exp2(22) / std::sqrt(16384 + 512 * i));
-  for (int i = 0; i < 64; ++i) gelu[i] = rounded(i / 16.0 * 0.5 * std::erfc(i / 16.0 / std::sqrt(2.0)) * 16384);
+  for (int i = 0; i < 256; ++i)
+    exp2[i] = rounded(std::exp2(15 - i / 256.0));
+  for (int i = 0; i < 65; ++i)
+    reciprocal[i] = rounded(std::exp2(30) / (32768 + 512 * i));
+  for (int i = 0; i < 97; ++i)
+    rsqrt[i] = rounded(std::exp2(22) / std::sqrt(16384 + 512 * i));
+  for (int i = 0; i < 64; ++i)
+    gelu[i] = rounded(i / 16.0 * 0.5 * std::erfc(i / 16.0 / std::sqrt(2.0)) * 16384);
   return std::make_shared<Tables>(exp2, reciprocal, rsqrt, gelu);
 }
 
 std::vector<Variant> variants() {
   std::vector<Variant> found;
   for (Variant v : {Variant::portable, Variant::neon, Variant::avx2, Variant::avx512_vnni, Variant::amx_int8}) {
-    if (available(v)) found.push_back(v);
+    if (available(v))
+      found.push_back(v);
   }
   return found;
 }
@@ -83,7 +90,8 @@ void check_sums(Variant variant, int rows, int outputs, int inputs, int limit, b
   const auto dense = layer.pack(variant);
   const std::size_t stride = round_up(inputs, 64), wide = round_up(outputs, 16);
   Buffer from(round_up(rows, 16) * stride), to(sizeof(std::int32_t) * rows * wide);
-  for (int r = 0; r < rows; ++r) std::copy_n(&x[r * inputs], inputs, from.as<std::int8_t>() + r * stride);
+  for (int r = 0; r < rows; ++r)
+    std::copy_n(&x[r * inputs], inputs, from.as<std::int8_t>() + r * stride);
   Linear l = dense->linear();
   l.x = from.as<std::int8_t>();
   l.x_stride = static_cast<std::ptrdiff_t>(stride);
@@ -97,7 +105,8 @@ void check_sums(Variant variant, int rows, int outputs, int inputs, int limit, b
   for (int r = 0; r < rows; ++r) {
     for (int n = 0; n < outputs; ++n) {
       std::int64_t sum = layer.bias[n];
-      for (int i = 0; i < inputs; ++i) sum += x[r * inputs + i] * layer.weight[n * inputs + i];
+      for (int i = 0; i < inputs; ++i)
+        sum += x[r * inputs + i] * layer.weight[n * inputs + i];
       require(to.as<std::int32_t>()[r * wide + n] == sum, "a sum", static_cast<int>(variant), inputs);
     }
   }
@@ -130,7 +139,8 @@ struct Network {
     };
     const auto pack = [&](const std::vector<Layer>& layers) {
       std::vector<std::shared_ptr<const Dense>> packed;
-      for (const Layer& layer : layers) packed.push_back(layer.pack(variant));
+      for (const Layer& layer : layers)
+        packed.push_back(layer.pack(variant));
       return packed;
     };
     const Requantization to8{40000, 22}, score{50000, 22}, mean{60000, 24};
@@ -190,7 +200,8 @@ int main() {
   for (Variant variant : variants()) {
     for (int rows : {1, 2, 7, 17, 33}) {
       for (int inputs : {1, 63, 192}) {
-        for (int limit : {1, 7, 127}) check_sums(variant, rows, 5 + 16 * (rows % 4), inputs, limit, false);
+        for (int limit : {1, 7, 127})
+          check_sums(variant, rows, 5 + 16 * (rows % 4), inputs, limit, false);
       }
     }
     check_sums(variant, 2, 17, 8192, 127, true);

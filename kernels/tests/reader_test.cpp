@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The reader under the sanitizers: every transport and mode, faults, cancelling, and closing at any time.
 // reader_test FOLDER: writes a file there. Prints what failed; exit status 1 then.
+#include "codesign/reader.hpp"
+
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -12,7 +14,6 @@
 #include <vector>
 
 #include "codesign/crc32c.hpp"
-#include "codesign/reader.hpp"
 
 namespace {
 
@@ -21,7 +22,8 @@ using namespace codesign;
 int failures = 0;
 
 void check(bool good, const std::string& what) {
-  if (good) return;
+  if (good)
+    return;
   std::printf("FAILED: %s\n", what.c_str());
   ++failures;
 }
@@ -36,7 +38,8 @@ struct Blocks {
     for (std::uint64_t tag = 0; tag < 40; ++tag) {
       const std::uint64_t bytes = 1 + draws() % 60'000;
       const std::uint64_t place = content.size();
-      for (std::uint64_t i = 0; i < bytes; ++i) content.push_back(static_cast<std::uint8_t>(draws()));
+      for (std::uint64_t i = 0; i < bytes; ++i)
+        content.push_back(static_cast<std::uint8_t>(draws()));
       requests.push_back({tag, place, bytes, place, crc32c(content.data() + place, bytes)});
       content.resize((content.size() + kPage - 1) / kPage * kPage);
     }
@@ -49,7 +52,8 @@ std::vector<Completion> collect(Reader& reader, std::size_t count) {
   std::vector<Completion> found;
   const std::int64_t end = now_ns() + 20'000'000'000;
   while (found.size() < count && now_ns() < end) {
-    for (const Completion& one : reader.collect(100'000)) found.push_back(one);
+    for (const Completion& one : reader.collect(100'000))
+      found.push_back(one);
   }
   return found;
 }
@@ -57,22 +61,27 @@ std::vector<Completion> collect(Reader& reader, std::size_t count) {
 void reads_all(const Blocks& blocks, Options options, const std::string& what) {
   auto arena = std::make_shared<Arena>(blocks.content.size());
   Reader reader(blocks.path, arena, options);
-  for (const Request& request : blocks.requests) reader.submit(request);
+  for (const Request& request : blocks.requests)
+    reader.submit(request);
   const auto found = collect(reader, blocks.requests.size());
   check(found.size() == blocks.requests.size(), what + ": all complete");
-  for (const Completion& one : found) check(one.status == Status::good, what + ": all are good");
+  for (const Completion& one : found)
+    check(one.status == Status::good, what + ": all are good");
   bool same = true;
-  for (std::size_t i = 0; i < blocks.content.size(); ++i) same = same && arena->data()[i] == blocks.content[i];
+  for (std::size_t i = 0; i < blocks.content.size(); ++i)
+    same = same && arena->data()[i] == blocks.content[i];
   check(same, what + ": the bytes are the file's");
 }
 
 void one_is_bad(const Blocks& blocks, Options options, Status status, const std::string& what) {
   auto arena = std::make_shared<Arena>(blocks.content.size());
   Reader reader(blocks.path, arena, options);
-  for (const Request& request : blocks.requests) reader.submit(request);
+  for (const Request& request : blocks.requests)
+    reader.submit(request);
   const auto found = collect(reader, blocks.requests.size());
   std::size_t bad = 0;
-  for (const Completion& one : found) bad += one.status == status;
+  for (const Completion& one : found)
+    bad += one.status == status;
   check(found.size() == blocks.requests.size() && bad == 1, what + ": one is bad");
 }
 
@@ -81,7 +90,8 @@ void closes_at_any_time(const Blocks& blocks, Options options, int delay_us) {
   auto arena = std::make_shared<Arena>(blocks.content.size());
   Reader reader(blocks.path, arena, options);
   std::thread submits([&] {
-    for (const Request& request : blocks.requests) reader.submit(request);
+    for (const Request& request : blocks.requests)
+      reader.submit(request);
     reader.cancel();
   });
   std::thread collects([&] { reader.collect(1'000'000); });
@@ -94,7 +104,8 @@ void closes_at_any_time(const Blocks& blocks, Options options, int delay_us) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 2) return 2;
+  if (count != 2)
+    return 2;
   const Blocks blocks(arguments[1]);
   for (const Backend backend : {Backend::uring, Backend::threads}) {
     for (const bool direct : {true, false}) {
@@ -117,7 +128,8 @@ int main(int count, char** arguments) {
       options.faults.flip_at = 9;
       one_is_bad(blocks, options, Status::damaged, mode + " flip");
       options.faults.flip_at = 0;
-      for (int delay : {0, 100, 1'000, 5'000}) closes_at_any_time(blocks, options, delay);
+      for (int delay : {0, 100, 1'000, 5'000})
+        closes_at_any_time(blocks, options, delay);
       options.faults.delay_us = 60'000'000;
       closes_at_any_time(blocks, options, 2'000);
     }

@@ -23,7 +23,8 @@ class Random {  // xorshift64*, Vigna 2016
  public:
   void seed(std::uint64_t seed) { state_ = seed * 2 + 1; }
   bool percent(unsigned p) {
-    if (p == 0) return false;
+    if (p == 0)
+      return false;
     state_ ^= state_ >> 12;
     state_ ^= state_ << 25;
     state_ ^= state_ >> 27;
@@ -70,15 +71,18 @@ void seed_ports() {
 void grow(WritePort& p, WriteQueue& queue) {
   while (!p.addresses.empty() && !p.early.empty()) {
     WritePort::Burst& burst = p.addresses.front();
-    if (p.growing.beats == 0) p.growing.addr = burst.addr;
+    if (p.growing.beats == 0)
+      p.growing.addr = burst.addr;
     queue.data.push_back(p.early.front());
     p.early.pop_front();
     p.growing.beats++;
     burst.addr += kBeatBytes;
     burst.beats--;
     const bool last = burst.beats == 0;
-    if (queue.data.back().last != last) fail("WLAST must stand at the last beat of its burst, and only there");
-    if (last) p.addresses.pop_front();
+    if (queue.data.back().last != last)
+      fail("WLAST must stand at the last beat of its burst, and only there");
+    if (last)
+      p.addresses.pop_front();
     if (last || p.growing.beats == controller.config().burst_beats) {
       p.growing.last = last;
       p.growing.arrived = controller.now();
@@ -106,7 +110,8 @@ void take(unsigned i, bool r_taken, bool b_taken) {
 // Whether a channel's valid stands from now on: what is due may be withheld for a while, but once it stands it stays.
 template <typename Answer>
 bool offers(bool valid, const std::deque<Answer>& answers, Random& random) {
-  if (valid || answers.empty() || answers.front().at > controller.now()) return valid;
+  if (valid || answers.empty() || answers.front().at > controller.now())
+    return valid;
   return !random.percent(controller.config().stall);
 }
 
@@ -115,7 +120,8 @@ bool offers(bool valid, const std::deque<Answer>& answers, Random& random) {
 extern "C" {
 
 void dram_reset() {
-  if (!running && controller.mapped()) return;  // still in the same reset
+  if (!running && controller.mapped())
+    return;  // still in the same reset
   controller.reset(parse());
   reads = {};
   writes = {};

@@ -44,13 +44,17 @@ void Controller::configure(const Config& config) {
 void Controller::map_file() {
   const int fd = open(config_.file.c_str(), O_RDWR);
   struct stat info;
-  if (fd < 0 || fstat(fd, &info) != 0) fail(config_.file + " cannot be opened");
-  if (static_cast<std::uint64_t>(info.st_size) < config_.size) fail(config_.file + " is smaller than its size");
-  if (memory_ != nullptr) munmap(memory_, mapped_size_);
+  if (fd < 0 || fstat(fd, &info) != 0)
+    fail(config_.file + " cannot be opened");
+  if (static_cast<std::uint64_t>(info.st_size) < config_.size)
+    fail(config_.file + " is smaller than its size");
+  if (memory_ != nullptr)
+    munmap(memory_, mapped_size_);
   mapped_size_ = config_.size;
   void* mapped = mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
-  if (mapped == MAP_FAILED) fail(config_.file + " cannot be mapped");
+  if (mapped == MAP_FAILED)
+    fail(config_.file + " cannot be mapped");
   memory_ = static_cast<std::uint8_t*>(mapped);
 }
 
@@ -61,18 +65,22 @@ std::uint8_t* Controller::at(std::uint64_t addr) const {
 }
 
 std::uint8_t Controller::code_of(std::uint64_t addr, bool write) const {
-  if (at(addr) == nullptr) return kDecodeError;
+  if (at(addr) == nullptr)
+    return kDecodeError;
   for (const Fault& f : config_.faults)
-    if (f.concerns(write) && f.covers(addr)) return f.code;
+    if (f.concerns(write) && f.covers(addr))
+      return f.code;
   return kOkay;
 }
 
 // No fault holds the slice back.
 bool Controller::allowed(const Slice& s, bool write) const {
   for (const Fault& f : config_.faults) {
-    if (!f.concerns(write) || (!f.never && now_ >= s.arrived + f.delay)) continue;
+    if (!f.concerns(write) || (!f.never && now_ >= s.arrived + f.delay))
+      continue;
     for (unsigned i = 0; i < s.beats; i++)
-      if (f.covers(s.addr + i * kBeatBytes)) return false;
+      if (f.covers(s.addr + i * kBeatBytes))
+        return false;
   }
   return true;
 }
@@ -83,7 +91,8 @@ void Controller::consider(Choice& best, unsigned port, bool write, const Slice& 
   const Bank& bank = bank_of(s);
   Choice c;
   c.hit = bank.row == row_of(s);
-  if (c.hit && bank.wanted && bank.hits >= kMaxHits) return;
+  if (c.hit && bank.wanted && bank.hits >= kMaxHits)
+    return;
   // A closed row is opened as soon as its slice waits and its bank is free; only the rest of that time is lost.
   const double open = std::max({bank.next_open, bank.free, s.arrived}) + config_.row_miss;
   const double bus = std::max(bus_free_, now_) + (write != bus_wrote_ ? config_.turnaround : 0);
@@ -93,9 +102,12 @@ void Controller::consider(Choice& best, unsigned port, bool write, const Slice& 
   c.port = port;
   c.arrived = s.arrived;
   const bool old = now_ - s.arrived > kPatience, best_old = best.found && now_ - best.arrived > kPatience;
-  const bool better = old != best_old ? old : old ? c.arrived < best.arrived
-                      : c.start != best.start ? c.start < best.start : c.arrived < best.arrived;
-  if (!best.found || better) best = c;
+  const bool better = old != best_old         ? old
+                      : old                   ? c.arrived < best.arrived
+                      : c.start != best.start ? c.start < best.start
+                                              : c.arrived < best.arrived;
+  if (!best.found || better)
+    best = c;
 }
 
 // Calls `visit` for the slice that each port and direction may have served next.
@@ -112,7 +124,8 @@ void Controller::for_each_head(Visit visit) const {
 }
 
 Controller::Choice Controller::choose() {
-  for (Bank& bank : banks_) bank.wanted = false;
+  for (Bank& bank : banks_)
+    bank.wanted = false;
   for_each_head([this](unsigned, bool, const Slice& s) { bank_of(s).wanted |= bank_of(s).row != row_of(s); });
   Choice best;
   for_each_head([this, &best](unsigned p, bool write, const Slice& s) { consider(best, p, write, s); });
@@ -147,8 +160,10 @@ void Controller::serve_read(const Choice& c) {
     p.beats.emplace_back();
     ReadBeat& b = p.beats.back();
     const std::uint8_t* from = at(addr);
-    if (from == nullptr) std::memset(b.data, 0xA5, kBeatBytes);
-    else std::memcpy(b.data, from, kBeatBytes);
+    if (from == nullptr)
+      std::memset(b.data, 0xA5, kBeatBytes);
+    else
+      std::memcpy(b.data, from, kBeatBytes);
     b.at = c.start + config_.latency + i * kBeatBytes / config_.rate;
     b.code = code_of(addr, false);
     b.slice_last = i + 1 == s.beats;
@@ -167,7 +182,8 @@ void Controller::serve_write(const Choice& c) {
     const std::uint8_t code = code_of(addr, true);
     if (code == kOkay)
       for (unsigned byte = 0; byte < kBeatBytes; byte++)
-        if (b.strobe >> byte & 1) at(addr)[byte] = b.data[byte];
+        if (b.strobe >> byte & 1)
+          at(addr)[byte] = b.data[byte];
     p.code = std::max(p.code, code);
     p.data.pop_front();
   }
@@ -182,14 +198,18 @@ void Controller::serve() {
     if (config_.refresh > 0 && std::max(bus_free_, now_) >= next_refresh_) {
       bus_free_ = std::max(bus_free_, next_refresh_) + config_.refresh;
       next_refresh_ += config_.refresh_interval;
-      for (Bank& bank : banks_) bank = {~0ULL, bus_free_, bus_free_, 0, false};
+      for (Bank& bank : banks_)
+        bank = {~0ULL, bus_free_, bus_free_, 0, false};
       statistics_.refreshes++;
       continue;
     }
     const Choice c = choose();
-    if (!c.found) return;
-    if (c.write) serve_write(c);
-    else serve_read(c);
+    if (!c.found)
+      return;
+    if (c.write)
+      serve_write(c);
+    else
+      serve_read(c);
   }
 }
 

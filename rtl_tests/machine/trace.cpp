@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counters of a run, and a trace of it when one is wanted. tb_machine.sv calls trace_cycle once a cycle. Environment, read when
-// a run starts:
+// Counters of a run, and a trace of it when one is wanted. tb_machine.sv calls trace_cycle once a cycle. Environment,
+// read when a run starts:
 //   CODESIGN_REPORT        where the counters of the run go, as JSON, when it is done
 //   CODESIGN_TRACE         where the trace goes; absent or empty: none
 //   CODESIGN_TRACE_WINDOW  cycles of a window (default 64)
@@ -38,11 +38,13 @@ struct Counters {
   std::array<std::uint64_t, kPorts> reads{}, writes{};
   void add(unsigned flags, unsigned kind, unsigned r, unsigned w) {
     length++;
-    if (flags >> kSlot & 1) slots[kind & 3]++;
+    if (flags >> kSlot & 1)
+      slots[kind & 3]++;
     wait_blocks += flags >> kWaitBlocks & 1;
     wait_rows += flags >> kWaitRows & 1;
     kv += flags >> kKvRead & 1;
-    for (unsigned u = 0; u < kUnits.size(); u++) busy[u] += flags >> (kNorm + u) & 1;
+    for (unsigned u = 0; u < kUnits.size(); u++)
+      busy[u] += flags >> (kNorm + u) & 1;
     for (unsigned p = 0; p < kPorts; p++) {
       reads[p] += r >> p & 1;
       writes[p] += w >> p & 1;
@@ -90,32 +92,39 @@ void start() {
   memory_before = memory_now();
   dispatched.clear();
   completed.clear();
-  if (trace != nullptr) std::fclose(trace);
+  if (trace != nullptr)
+    std::fclose(trace);
   const std::string path = setting("CODESIGN_TRACE"), length = setting("CODESIGN_TRACE_WINDOW");
   trace = path.empty() ? nullptr : open_for_writing(path);
   window_cycles = length.empty() ? 64 : std::strtoull(length.c_str(), nullptr, 0);
-  if (trace != nullptr) std::fputs("codesign-trace 1\n", trace);
+  if (trace != nullptr)
+    std::fputs("codesign-trace 1\n", trace);
 }
 
 void end_window(int fifo_level) {
   if (trace != nullptr && window.length > 0) {
     std::fprintf(trace, "W %llu %llu %llu %llu %llu %llu %llu %llu %d", static_cast<unsigned long long>(cycle),
                  static_cast<unsigned long long>(window.length), static_cast<unsigned long long>(window.slots[kDense]),
-                 static_cast<unsigned long long>(window.slots[kScore]), static_cast<unsigned long long>(window.slots[kMix]),
+                 static_cast<unsigned long long>(window.slots[kScore]),
+                 static_cast<unsigned long long>(window.slots[kMix]),
                  static_cast<unsigned long long>(window.wait_blocks), static_cast<unsigned long long>(window.wait_rows),
                  static_cast<unsigned long long>(window.kv), fifo_level);
-    for (const std::uint64_t n : window.reads) std::fprintf(trace, " %llu", static_cast<unsigned long long>(n));
-    for (const std::uint64_t n : window.writes) std::fprintf(trace, " %llu", static_cast<unsigned long long>(n));
+    for (const std::uint64_t n : window.reads)
+      std::fprintf(trace, " %llu", static_cast<unsigned long long>(n));
+    for (const std::uint64_t n : window.writes)
+      std::fprintf(trace, " %llu", static_cast<unsigned long long>(n));
     std::fputc('\n', trace);
   }
   window = Counters();
 }
 
 void trace_units(unsigned flags) {
-  if (trace == nullptr || (flags ^ flags_before) >> kNorm == 0) return;
+  if (trace == nullptr || (flags ^ flags_before) >> kNorm == 0)
+    return;
   for (unsigned u = 0; u < kUnits.size(); u++)
     if ((flags ^ flags_before) >> (kNorm + u) & 1)
-      std::fprintf(trace, "%c %llu %s\n", flags >> (kNorm + u) & 1 ? 'B' : 'E', static_cast<unsigned long long>(cycle), kUnits[u]);
+      std::fprintf(trace, "%c %llu %s\n", flags >> (kNorm + u) & 1 ? 'B' : 'E', static_cast<unsigned long long>(cycle),
+                   kUnits[u]);
 }
 
 template <typename List>
@@ -146,7 +155,8 @@ void write_report(const std::string& path) {
   number("wait_blocks_cycles", total.wait_blocks);
   number("wait_rows_cycles", total.wait_rows);
   number("kv_words", total.kv);
-  for (unsigned u = 0; u < kUnits.size(); u++) number((std::string(kUnits[u]) + "_cycles").c_str(), total.busy[u]);
+  for (unsigned u = 0; u < kUnits.size(); u++)
+    number((std::string(kUnits[u]) + "_cycles").c_str(), total.busy[u]);
   const Memory m = memory_now();
   number("row_hits", m.hits - memory_before.hits);
   number("row_misses", m.misses - memory_before.misses);
@@ -168,17 +178,20 @@ void finish(int status, int fifo_level) {
     trace = nullptr;
   }
   const std::string path = setting("CODESIGN_REPORT");
-  if (!path.empty()) write_report(path);
+  if (!path.empty())
+    write_report(path);
 }
 
 }  // namespace
 
-// `now_completed`: instructions complete. `flags`: a bit a Flag; `kind`: of the slot. `reads`, `writes`: beats moved at this
-// clock edge, a bit a port. Instructions are dispatched, and complete, in order.
-extern "C" void trace_cycle(svBit starting, svBit done, int status, int now_completed, const svBitVecVal* flags, int kind,
-                            int fifo_level, const svBitVecVal* reads, const svBitVecVal* writes) {
-  if (starting) start();
-  if (!running) return;
+// `now_completed`: instructions complete. `flags`: a bit a Flag; `kind`: of the slot. `reads`, `writes`: beats moved at
+// this clock edge, a bit a port. Instructions are dispatched, and complete, in order.
+extern "C" void trace_cycle(svBit starting, svBit done, int status, int now_completed, const svBitVecVal* flags,
+                            int kind, int fifo_level, const svBitVecVal* reads, const svBitVecVal* writes) {
+  if (starting)
+    start();
+  if (!running)
+    return;
   cycle++;
   const unsigned bits = *flags;
   total.add(bits, static_cast<unsigned>(kind), *reads, *writes);
@@ -186,15 +199,19 @@ extern "C" void trace_cycle(svBit starting, svBit done, int status, int now_comp
   trace_units(bits);
   flags_before = bits;
   if (bits >> kDispatch & 1) {
-    if (trace != nullptr) std::fprintf(trace, "D %llu %zu\n", static_cast<unsigned long long>(cycle), dispatched.size());
+    if (trace != nullptr)
+      std::fprintf(trace, "D %llu %zu\n", static_cast<unsigned long long>(cycle), dispatched.size());
     dispatched.push_back(cycle);
   }
   if (!starting && now_completed > 0) {
     for (; completed_before < static_cast<unsigned>(now_completed); completed_before++) {
       completed.push_back(cycle);
-      if (trace != nullptr) std::fprintf(trace, "C %llu %u\n", static_cast<unsigned long long>(cycle), completed_before);
+      if (trace != nullptr)
+        std::fprintf(trace, "C %llu %u\n", static_cast<unsigned long long>(cycle), completed_before);
     }
   }
-  if (window.length == window_cycles) end_window(fifo_level);
-  if (done) finish(status, fifo_level);
+  if (window.length == window_cycles)
+    end_window(fifo_level);
+  if (done)
+    finish(status, fifo_level);
 }

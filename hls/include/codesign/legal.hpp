@@ -135,15 +135,15 @@ inline bool is_legal_linear(const Instruction& in) {
   const bool scaled = in.post != config::PassPost::PostGelu || is_shift(in.shift);
   return has_legal_source(in) && scaled &&
          (to_act ? in_act(in.dst_base, in.dst_stride, in.rows, words_of_tiles(in.n_tiles))
-                                         : in_res(in.dst_base, in.dst_stride, in.rows, in.n_tiles));
+                 : in_res(in.dst_base, in.dst_stride, in.rows, in.n_tiles));
 }
 
 inline bool is_legal_attention(const Instruction& in) {
 #pragma HLS INLINE
   const Wide columns = words_of_columns(Wide(in.num_heads) * Wide(in.dim));
   return has_legal_rows(in) && in.keys >= 1 && in.keys <= config::KeyWords * config::Simd && in.num_heads >= 1 &&
-         in.dim >= 1 && is_shift(in.shift) && is_shift(in.shift2) && in_act(in.src_base, in.src_stride, in.rows, columns) &&
-         in_act(in.aux_base, in.src_stride, in.keys, columns) &&
+         in.dim >= 1 && is_shift(in.shift) && is_shift(in.shift2) &&
+         in_act(in.src_base, in.src_stride, in.rows, columns) && in_act(in.aux_base, in.src_stride, in.keys, columns) &&
          in_act(in.aux2_base, in.src_stride, in.keys, columns) && in_act(in.dst_base, in.dst_stride, in.rows, columns);
 }
 
@@ -180,9 +180,10 @@ inline bool is_legal_experts(const Instruction& in) {
   const Wide blocks = dense_blocks(in.n_tiles, in.k_words, planes) + dense_blocks(in.n_tiles2, in.k_words2, planes);
   const Wide written = words_of_tiles(in.n_tiles);
   const Wide hidden = written > Wide(in.k_words2) ? written : Wide(in.k_words2);
-  return has_legal_rows(in) && has_stream(in) && is_shift(in.shift) && in.num_experts >= 1 && in.num_experts <= config::MaxExperts &&
-         in.ahead <= in.num_experts && in.k_words >= 1 && in.n_tiles >= 1 && in.k_words2 >= 1 && in.n_tiles2 >= 1 &&
-         Wide(in.blocks) == blocks && has_legal_widths(in) && in_act(in.src_base, in.src_stride, in.rows, in.k_words) &&
+  return has_legal_rows(in) && has_stream(in) && is_shift(in.shift) && in.num_experts >= 1 &&
+         in.num_experts <= config::MaxExperts && in.ahead <= in.num_experts && in.k_words >= 1 && in.n_tiles >= 1 &&
+         in.k_words2 >= 1 && in.n_tiles2 >= 1 && Wide(in.blocks) == blocks && has_legal_widths(in) &&
+         in_act(in.src_base, in.src_stride, in.rows, in.k_words) &&
          in_act(in.aux_base, in.aux_stride, in.rows, hidden) &&
          in_res(in.dst_base, in.dst_stride, in.rows, in.n_tiles2);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense layers: weights in panels of cells (docs/edge.md, section 1; codesign/kernels/layout.py) and the fused epilogue.
+// Dense layers: weights in panels of cells (docs/edge.md, section 1; codesign/kernels/layout.py) and the fused
+// epilogue.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +13,9 @@ namespace codesign {
 inline constexpr int kPanelOutputs = 16;
 inline constexpr int kGroupInputs = 4;
 inline constexpr int kCellCodes = kPanelOutputs * kGroupInputs;
-inline constexpr int kBlockInputs = 64;                                 // inputs are padded to a multiple of these,
-inline constexpr int kBlockGroups = kBlockInputs / kGroupInputs;        // so many cells,
-inline constexpr int kBlockBytes = kBlockInputs * kPanelOutputs;        // bytes when a code is a byte
+inline constexpr int kBlockInputs = 64;                           // inputs are padded to a multiple of these,
+inline constexpr int kBlockGroups = kBlockInputs / kGroupInputs;  // so many cells,
+inline constexpr int kBlockBytes = kBlockInputs * kPanelOutputs;  // bytes when a code is a byte
 inline constexpr int kMaxInputs = 8192;
 inline constexpr int kRowMultiple = 16;  // tiles read whole groups of rows: buffers of activations have that many
 

@@ -19,9 +19,9 @@ namespace codesign {
 struct StreamLayer {
   Mixture mixture;
   LayerConstants constants;
-  std::vector<int> widths;             // bits a weight after 1, 2, ... levels
-  std::vector<std::int64_t> sizes;     // bytes of a block, by level
-  std::vector<std::int64_t> halves;    // bytes from its begin on that hold the first matrix
+  std::vector<int> widths;           // bits a weight after 1, 2, ... levels
+  std::vector<std::int64_t> sizes;   // bytes of a block, by level
+  std::vector<std::int64_t> halves;  // bytes from its begin on that hold the first matrix
   int base = 0;
 
   int experts() const { return static_cast<int>(constants.experts); }
@@ -30,9 +30,9 @@ struct StreamLayer {
 
 struct Batch {
   std::int64_t tokens = 0;
-  const std::int8_t* x = nullptr;         // [tokens, embed_dim]
-  const std::uint16_t* gates = nullptr;   // [tokens, experts]; 0: not used
-  const std::uint8_t* widths = nullptr;   // [tokens, experts], read where the gate is not 0
+  const std::int8_t* x = nullptr;          // [tokens, embed_dim]
+  const std::uint16_t* gates = nullptr;    // [tokens, experts]; 0: not used
+  const std::uint8_t* widths = nullptr;    // [tokens, experts], read where the gate is not 0
   const std::int16_t* residual = nullptr;  // [tokens, embed_dim]
 };
 

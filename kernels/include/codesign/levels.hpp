@@ -64,7 +64,8 @@ struct ResidualWeight {
 
 inline constexpr std::int64_t kResidualGroup = 128;
 
-// acc[rows, outputs] (+)= sum over groups of A0 * (u0 . x) - Z * sum(x) + sum over planes of Ap * (2 * (up . x) - sum(x)).
+// acc[rows, outputs] (+)= sum over groups of A0 * (u0 . x) - Z * sum(x) + sum over planes of Ap * (2 * (up . x) -
+// sum(x)).
 void residual_gemm(Variant variant, const std::int8_t* x, std::int64_t rows, const ResidualWeight& weight,
                    std::int64_t* acc, bool accumulate, PanelRange panels);
 

@@ -26,9 +26,9 @@ struct MixtureLevel {
 
 struct MixtureShape {
   std::int64_t embed_dim = 0, hidden = 0;
-  bool gated = false;     // SiLU-gated: gate rows, then up rows; else GELU
+  bool gated = false;        // SiLU-gated: gate rows, then up rows; else GELU
   int multiplier_limit = 0;  // of D2MoE's residual format: the largest |A|; 0 for the others
-  int offset = 0;         // of the codes
+  int offset = 0;            // of the codes
   std::vector<MixtureLevel> levels;
   std::int64_t hidden_multiplier = 0;
   int hidden_shift = 1;

@@ -97,9 +97,8 @@ class Plan {
   template <typename Task>
   void by_rows(int rows, Task&& task) {
     const int each = static_cast<int>(round_up((rows + threads() - 1) / threads(), kRowMultiple));
-    parallel((rows + each - 1) / each, [&](int index, int thread) {
-      task(Range{index * each, std::min(rows, (index + 1) * each)}, thread);
-    });
+    parallel((rows + each - 1) / each,
+             [&](int index, int thread) { task(Range{index * each, std::min(rows, (index + 1) * each)}, thread); });
   }
 
  private:

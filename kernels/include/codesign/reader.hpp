@@ -42,13 +42,13 @@ class Arena {
 
 // Damage for tests, done below the backends. Counted in reads of the system, from 1; 0 means never.
 struct Faults {
-  bool short_reads = false;       // every read returns about half of what it could
-  std::uint64_t error_at = 0;     // this read fails with `error`,
+  bool short_reads = false;    // every read returns about half of what it could
+  std::uint64_t error_at = 0;  // this read fails with `error`,
   int error = 0;
-  std::uint64_t flip_at = 0;      // this one has a bit turned over
-  std::uint32_t delay_us = 0;     // every read takes that much longer
-  bool refuse_direct = false;     // O_DIRECT is refused, as tmpfs does
-  bool refuse_uring = false;      // io_uring is refused, as many containers do
+  std::uint64_t flip_at = 0;   // this one has a bit turned over
+  std::uint32_t delay_us = 0;  // every read takes that much longer
+  bool refuse_direct = false;  // O_DIRECT is refused, as tmpfs does
+  bool refuse_uring = false;   // io_uring is refused, as many containers do
 };
 
 struct Request {
@@ -78,8 +78,8 @@ enum class Backend { uring, threads };
 struct Options {
   Backend backend = Backend::uring;
   bool direct = true;
-  unsigned depth = 4;              // chunks in flight: entries of the ring, or threads
-  std::size_t chunk = 1U << 20;    // bytes of a chunk
+  unsigned depth = 4;            // chunks in flight: entries of the ring, or threads
+  std::size_t chunk = 1U << 20;  // bytes of a chunk
   Faults faults;
 };
 
@@ -130,8 +130,8 @@ class Queue {
   std::size_t cancel();  // drops requests of which nothing has been read yet; they complete as cancelled
   void close();          // from now on there is nothing to take
 
-  bool take(Chunk& chunk);        // at once, or false
-  bool wait_take(Chunk& chunk);   // false when closed
+  bool take(Chunk& chunk);       // at once, or false
+  bool wait_take(Chunk& chunk);  // false when closed
   bool closed() const;
   // Sleeps, but not beyond close().
   void pause(std::uint32_t microseconds);

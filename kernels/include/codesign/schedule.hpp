@@ -34,7 +34,7 @@ class LayerRun {
   // `eager`: what is already here is computed before what is still read (COMET, arXiv 2502.19811).
   LayerRun(Residency& residency, const std::vector<Demand>& demand, Order order, bool eager);
 
-  bool done() const { return open_ == 0; }            // every block was computed
+  bool done() const { return open_ == 0; }              // every block was computed
   bool all_asked_for() const { return waiting_ == 0; }  // nothing of this layer is left to be read
 
   struct Load {
@@ -63,9 +63,9 @@ class LayerRun {
     bool waiting = true, ready = false, open = true, half = false;
   };
   struct Expert {
-    std::vector<int> steps;               // by level
+    std::vector<int> steps;                // by level
     std::vector<std::int64_t> need, held;  // slots by kind
-    bool begun = false;                   // it holds slots
+    bool begun = false;                    // it holds slots
     int computed = 0;
   };
   Step* find(int block);
@@ -81,7 +81,7 @@ class LayerRun {
   Residency& at_;
   bool ahead_, eager_;
   std::vector<Step> steps_;
-  std::vector<Expert> experts_;  // by number
+  std::vector<Expert> experts_;     // by number
   std::vector<std::int64_t> lack_;  // slots by kind that experts that have begun still need
   std::size_t open_, waiting_;
   std::size_t first_open_ = 0, first_waiting_ = 0;
