@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines that execute a bundle, each with the same bits: the NumPy reference, C-simulation, RTL simulation.
+"""Engines that execute a bundle, each with the same bits: the NumPy reference, C-simulation, RTL simulation,
+native kernels on the processor, Triton kernels on a GPU.
 
 In: a bundle's folder and images. Out: `SimulationResult`. Only `toolchain.py` starts other programs.
 """
