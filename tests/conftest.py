@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small random bundle, generated once and shared by all workers; its engines are built once, too."""
+"""What tests share, each made once for all workers: a small random bundle, its engines, the shipped models' bundles."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from codesign.emit.bundle import BundleSource, write_bundle
 from codesign.engines import Bundle, Engine
 from codesign.engines.build import build
 from codesign.schedule import ArrayShape, Options, load_board, plan
+from tests.digits import Digits, make_digits
 from tests.graphs import GraphShape, random_graph
 
 SHAPE = GraphShape(tokens=9, dim=16, experts=4)
@@ -79,3 +80,15 @@ def one_line(text: str) -> str:
     assert text.count("\n") == 1
     assert "Traceback" not in text
     return text.rstrip("\n")
+
+
+@pytest.fixture(scope="session")
+def digits(shared: Path) -> Digits:
+    """Bundles of the shipped models and stores of their experts, made once for all workers."""
+    made = Digits(shared / "digits")
+    with (shared / "digits.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.folder.exists():
+            make_digits(Digits(shared / "digits.part"))
+            (shared / "digits.part").rename(made.folder)
+    return made

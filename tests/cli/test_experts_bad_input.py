@@ -25,7 +25,7 @@ from codesign.experts.store import Store
 from codesign.spec.moe import ExpertFormat
 from tests.cli.test_bad_input import full_disk, refused
 from tests.conftest import one_line
-from tests.experts.conftest import Digits, digits  # noqa: F401
+from tests.digits import Digits
 from tests.experts.streaming import layer_of, make_store
 
 KIND = ExpertFormat.INT8
@@ -153,14 +153,14 @@ def test_damaged_stores(store: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert f"(offset {place.offset}, level 0 of expert 3 of layer 0)" in line
 
 
-def test_stores_of_other_models(digits: Digits, store: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_stores_of_other_models(digits: Digits, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = ("experts", "run", "--budget", "50%", "--bundle", digits.bundle(KIND))
     line = refused(capsys, *start, digits.store(ExpertFormat.TERNARY))
     assert "must hold layer block1.experts of digits_int8, not that of another model (digits); pack" in line
     assert "must hold the layer block1.experts, not a, b; pack that model" in refused(capsys, *start, store)
 
 
-def test_a_bundle_with_other_biases(digits: Digits, tmp_path: Path) -> None:  # noqa: F811
+def test_a_bundle_with_other_biases(digits: Digits, tmp_path: Path) -> None:
     """Names, shapes and activation are the model's; one bias is not."""
     from dataclasses import replace
 
@@ -189,7 +189,7 @@ def test_a_bundle_with_other_biases(digits: Digits, tmp_path: Path) -> None:  # 
 
 @pytest.mark.parametrize(("io", "transport"), [(io, t) for io in Io for t in Transport])
 def test_a_store_that_shrinks_during_a_run(
-    digits: Digits,  # noqa: F811
+    digits: Digits,
     tmp_path: Path,
     io: Io,
     transport: Transport,
@@ -213,7 +213,7 @@ def test_a_store_that_shrinks_during_a_run(
     assert [p.name for p in tmp_path.iterdir()] == ["own.experts"]
 
 
-def test_a_store_that_vanishes_during_a_run(digits: Digits, tmp_path: Path) -> None:  # noqa: F811
+def test_a_store_that_vanishes_during_a_run(digits: Digits, tmp_path: Path) -> None:
     """What is open stays readable; to compare with the reference the file is needed again."""
     path = tmp_path / "own.experts"
     path.write_bytes(digits.store(KIND).read_bytes())
@@ -292,7 +292,7 @@ def test_kernels_that_the_processor_lacks(store: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("what", ["nan", "size", "empty folder", "small", "truncated", "none"])
-def test_images(what: str, digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_images(what: str, digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, message = (
         tmp_path / "images.npy",
         "must be uint8 [n, 64, 128, 3], not float32 [2, 64, 128, 3] with NaN or Inf",
@@ -433,7 +433,7 @@ def test_ctrl_c_during_a_run(transport: Transport, kind: signal.Signals, store: 
     assert [p.name for p in tmp_path.iterdir()] == ["own.experts"]
 
 
-def test_ctrl_c_during_a_graphs_run(digits: Digits, tmp_path: Path) -> None:  # noqa: F811
+def test_ctrl_c_during_a_graphs_run(digits: Digits, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (1500, 64, 128, 3), dtype=np.uint8))
     interrupted(
         ("run", digits.store(KIND), "--budget", "50%", "--bundle", digits.bundle(KIND), "--images",

@@ -27,7 +27,7 @@ from codesign.spec.moe import Activation, ExpertFormat
 from codesign.spec.patches import Pixels
 from codesign.synthesis import ExpertWeights, Synthesis, synthesise
 from codesign.synthesis.layers import INPUT_SIGMA, LayersRecipe, parse_layers, random_expert, read_layers
-from tests.experts.conftest import Digits
+from tests.digits import Digits
 from tests.graphs import GraphShape, random_graph
 from tests.synthesis.conftest import TEXT
 

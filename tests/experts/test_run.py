@@ -30,7 +30,7 @@ from codesign.spec import Graph
 from codesign.spec.moe import ExpertFormat
 from codesign.spec.patches import to_patches
 from tests.conftest import one_line
-from tests.experts.conftest import Digits
+from tests.digits import Digits
 
 TASKS = ("semseg", "depth")
 PATCHES = 129  # 16 x 8 and the class token

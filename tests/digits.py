@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from codesign.assets import asset
 from codesign.engines.bundle import Bundle
@@ -39,18 +37,8 @@ class Digits:
         return Bundle.load(self.bundle(kind)).graph
 
 
-@pytest.fixture(scope="session")
-def digits(shared: Path) -> Digits:
-    made = Digits(shared / "digits")
-    with (shared / "digits.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.folder.exists():
-            make(Digits(shared / "digits.part"))
-            (shared / "digits.part").rename(made.folder)
-    return made
-
-
-def make(digits: Digits) -> None:
+def make_digits(digits: Digits) -> None:
+    """Fill the folder: half a minute."""
     from codesign.train.digitscenes import Split, scenes
     from codesign.train.export import export
 
