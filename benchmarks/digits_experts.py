@@ -28,13 +28,13 @@ from common import store as store_results
 from tables import markdown, replace_tables
 
 from codesign.assets import asset
-from codesign.experts.fit import FormatChoice
-from codesign.experts.graph_run import GraphRun, run_graph
-from codesign.experts.pack import pack_graph
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.sources import CALIBRATION_SCENES, SCENES, read_calibration, read_source
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.pack import pack_graph
+from codesign.experts.pack.sources import CALIBRATION_SCENES, SCENES, read_calibration, read_source
+from codesign.experts.run.graph import GraphRun, run_graph
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.runtime import RuntimeOptions
 from codesign.reference.functions import Ints
 from codesign.report.measure import to_map
 from codesign.spec import Graph

@@ -22,11 +22,11 @@ from common import RESULTS, store
 from tables import markdown, replace_tables
 
 from codesign.assets import asset
-from codesign.experts.fit import FormatChoice, hidden
-from codesign.experts.fitting import Floats, Line, fit_line, scale_of
-from codesign.experts.mixtures import Expert, Mixture, Samples, expert_of, joined, mixtures, sample
-from codesign.experts.pack import measure, pack_graph
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.pack.fit import FormatChoice, hidden
+from codesign.experts.pack.fitting import Floats, Line, fit_line, scale_of
+from codesign.experts.pack.mixtures import Expert, Mixture, Samples, expert_of, joined, mixtures, sample
+from codesign.experts.pack.pack import measure, pack_graph
 from codesign.reference import functions as f
 from codesign.reference.functions import Ints
 from codesign.spec import Graph

@@ -27,15 +27,15 @@ from common import store as store_results
 
 from codesign.engines.cuda_plan import DeviceWeights, plan_task
 from codesign.errors import InputError
-from codesign.experts.fit import FormatChoice
-from codesign.experts.gpu_run import run_gpu_trace
-from codesign.experts.gpu_store import HostBlocks
-from codesign.experts.metrics import Metrics
-from codesign.experts.routing import drawn_trace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.schedule import Order, Schedule
-from codesign.experts.sources import pack_layers
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.gpu.blocks import HostBlocks
+from codesign.experts.gpu.session import run_gpu_trace
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.sources import pack_layers
+from codesign.experts.run.metrics import Metrics
+from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.runtime import RuntimeOptions
+from codesign.experts.run.schedule import Order, Schedule
 from codesign.kernels.gpu.device import open_device
 from codesign.kernels.gpu.ops import Ops, Pairs
 from codesign.kernels.gpu.weights import Packing, Scaling, Weight

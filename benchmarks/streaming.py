@@ -23,15 +23,15 @@ from pathlib import Path
 
 from common import store as store_results
 
-from codesign.experts.fit import FormatChoice
-from codesign.experts.metrics import Metrics
-from codesign.experts.reader import Io, ReaderOptions, Transport
-from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import OVERHEAD_BYTES, RuntimeOptions, drop_page_cache
-from codesign.experts.schedule import Order, Schedule
-from codesign.experts.session import run_trace
-from codesign.experts.sources import pack_layers
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.sources import pack_layers
+from codesign.experts.run.metrics import Metrics
+from codesign.experts.run.reader import Io, ReaderOptions, Transport
+from codesign.experts.run.routing import RoutingTrace, drawn_trace
+from codesign.experts.run.runtime import OVERHEAD_BYTES, RuntimeOptions, drop_page_cache
+from codesign.experts.run.schedule import Order, Schedule
+from codesign.experts.run.session import run_trace
 from codesign.spec.moe import ExpertFormat
 from codesign.synthesis.layers import LayersRecipe, read_layers
 

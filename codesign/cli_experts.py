@@ -16,17 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from codesign.errors import InputError
-from codesign.experts.compute import Where
-from codesign.experts.reader import Io, Transport
-from codesign.experts.schedule import Order
+from codesign.experts.run.compute import Where
+from codesign.experts.run.reader import Io, Transport
+from codesign.experts.run.schedule import Order
 from codesign.progress import watching
 from codesign.spec.moe import ExpertFormat
 
 if TYPE_CHECKING:
-    from codesign.experts.analyze import Analysis
-    from codesign.experts.gpu_run import GpuRunResult
-    from codesign.experts.pack import PackResult
-    from codesign.experts.session import RunResult
+    from codesign.experts.gpu.session import GpuRunResult
+    from codesign.experts.pack.pack import PackResult
+    from codesign.experts.run.analyze import Analysis
+    from codesign.experts.run.session import RunResult
 
 experts_app = typer.Typer(
     name="experts",
@@ -55,9 +55,9 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Write the experts of a model to one file that they can be read from while others compute."""
-    from codesign.experts.fit import FormatChoice
-    from codesign.experts.pack import pack_graph
-    from codesign.experts.sources import pack_layers, read_calibration, read_source
+    from codesign.experts.pack.fit import FormatChoice
+    from codesign.experts.pack.pack import pack_graph
+    from codesign.experts.pack.sources import pack_layers, read_calibration, read_source
     from codesign.spec import Graph
 
     choice = FormatChoice(form, ternarize)
@@ -134,9 +134,9 @@ def run(
 ) -> None:
     """Read experts while others compute, under a memory budget, and say how well both overlapped."""
     from codesign.experts.command import Source, run_store
-    from codesign.experts.reader import ReaderOptions
-    from codesign.experts.runtime import RuntimeOptions
-    from codesign.experts.schedule import Schedule
+    from codesign.experts.run.reader import ReaderOptions
+    from codesign.experts.run.runtime import RuntimeOptions
+    from codesign.experts.run.schedule import Schedule
 
     source = Source(store, bundle, images, limit, tuple(task or ()), trace, prefill, tokens, seed, hot)
     with watching() as watch:
@@ -159,9 +159,9 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """How alike neighbouring tokens choose experts: SRP and SCH of moe-lrc (arXiv 2505.16056)."""
-    from codesign.experts.analyze import SEGMENTS
-    from codesign.experts.analyze import analyze as measure
-    from codesign.experts.routing import RoutingTrace
+    from codesign.experts.run.analyze import SEGMENTS
+    from codesign.experts.run.analyze import analyze as measure
+    from codesign.experts.run.routing import RoutingTrace
 
     result = measure(RoutingTrace.load(trace), tuple(segment or SEGMENTS))
     if as_json:
@@ -171,7 +171,7 @@ def analyze(
 
 
 def _print_run(result: RunResult | GpuRunResult) -> None:
-    from codesign.experts.metrics import TABLE
+    from codesign.experts.run.metrics import TABLE
 
     for name, value in result.notes():
         print(f"{name:22} {value}")

@@ -10,9 +10,9 @@ import numpy as np
 
 from codesign.assets import asset
 from codesign.engines.bundle import Bundle
-from codesign.experts.fit import FormatChoice
-from codesign.experts.mixtures import TERNARY_FORMATS
-from codesign.experts.pack import pack_graph
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.mixtures import TERNARY_FORMATS
+from codesign.experts.pack.pack import pack_graph
 from codesign.generate import generate
 from codesign.schedule import ArrayShape, Options
 from codesign.spec import Graph

@@ -43,6 +43,9 @@ SIBLINGS = {
     ("__main__", "cli"),
 }
 
+EXPERTS = ("file", "pack", "run", "gpu", "command")
+"""Within `experts`, each may import from those before it."""
+
 ALLOWED = {
     "numpy": ("",),
     "safetensors": ("spec/serialize.py", "train/"),
@@ -113,6 +116,16 @@ def test_import_direction(path: Path) -> None:
         if other != own:
             below = layer(other) < layer(own) or (own, other) in SIBLINGS
             assert below, f"{path.relative_to(ROOT)} must not import codesign.{other}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "experts").rglob("*.py")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_import_direction_within_experts(path: Path) -> None:
+    own = path.relative_to(PACKAGE / "experts").parts[0].removesuffix(".py")
+    others = [name.split(".")[2] for name in imports(path) if name.startswith("codesign.experts.")]
+    if own == "__init__":
+        assert not others
+    for other in others:
+        assert EXPERTS.index(other) <= EXPERTS.index(own), f"experts/{own} must not import experts/{other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -10,16 +10,16 @@ from pathlib import Path
 from codesign.engines.bundle import Bundle
 from codesign.engines.images import load_images
 from codesign.errors import InputError
-from codesign.experts.compute import Where
-from codesign.experts.files import check_target
-from codesign.experts.gpu_run import GpuRunResult, run_gpu_trace
-from codesign.experts.gpu_store import HostBlocks
-from codesign.experts.graph_run import run_graph
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.session import RunResult, drawn_pair, parse_budget, run_trace
-from codesign.experts.store import Store
-from codesign.experts.trace import write_perfetto
+from codesign.experts.file.store import Store
+from codesign.experts.file.whole import check_target
+from codesign.experts.gpu.blocks import HostBlocks
+from codesign.experts.gpu.session import GpuRunResult, run_gpu_trace
+from codesign.experts.run.compute import Where
+from codesign.experts.run.graph import run_graph
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.runtime import RuntimeOptions
+from codesign.experts.run.session import RunResult, drawn_pair, parse_budget, run_trace
+from codesign.experts.run.trace import write_perfetto
 from codesign.kernels.gpu.device import open_device
 
 Watch = Callable[[str, int, int], None]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Python's view of mixture layers that are computed while their experts are read; codesign.experts.compute and
-// codesign.experts.runtime prepare the arguments.
+// Python's view of mixture layers that are computed while their experts are read; codesign.experts.run.compute and
+// codesign.experts.run.runtime prepare the arguments.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Python's view of the arena and the reader; codesign.experts.reader checks arguments and words the errors.
+// Python's view of the arena and the reader; codesign.experts.run.reader checks arguments and words the errors.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>

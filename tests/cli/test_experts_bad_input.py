@@ -18,10 +18,10 @@ from PIL import Image
 
 from codesign.errors import InputError
 from codesign.experts.command import Source, run_store
-from codesign.experts.reader import Faults, Io, ReaderOptions, Transport
-from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport
+from codesign.experts.run.routing import RoutingTrace, drawn_trace
+from codesign.experts.run.runtime import RuntimeOptions
 from codesign.spec.moe import ExpertFormat
 from tests.cli.test_bad_input import full_disk, refused
 from tests.conftest import one_line
@@ -164,9 +164,9 @@ def test_a_bundle_with_other_biases(digits: Digits, tmp_path: Path) -> None:
     """Names, shapes and activation are the model's; one bias is not."""
     from dataclasses import replace
 
-    from codesign.experts.fit import FormatChoice
-    from codesign.experts.graph_run import layers_of
-    from codesign.experts.pack import pack_graph
+    from codesign.experts.pack.fit import FormatChoice
+    from codesign.experts.pack.pack import pack_graph
+    from codesign.experts.run.graph import layers_of
 
     graph = digits.graph(KIND)
     name = next(n for n in graph.nodes if n.kind.value == "experts").inputs[4]

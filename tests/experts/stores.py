@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from codesign.errors import InputError
-from codesign.experts.checksum import crc32c
-from codesign.experts.codec import encode_expert
-from codesign.experts.store import Store
-from codesign.experts.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
+from codesign.experts.file.checksum import crc32c
+from codesign.experts.file.codec import encode_expert
+from codesign.experts.file.store import Store
+from codesign.experts.file.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
 from codesign.reference.moe import Matrix, matrix_of
 from codesign.spec import INT8, Requant
 from codesign.spec.moe import GROUP, RESIDUAL_MULTIPLIER_MAX, Activation, ExpertFormat, MoeLayer

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from codesign.experts.codec import encode_expert, stored_experts
-from codesign.experts.compute import Batch
-from codesign.experts.routing import drawn_trace
-from codesign.experts.store import Store
-from codesign.experts.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
+from codesign.experts.file.codec import encode_expert, stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.file.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
+from codesign.experts.run.compute import Batch
+from codesign.experts.run.routing import drawn_trace
 from codesign.reference.moe import Matrix, choose_widths, matrix_of, moe
 from codesign.spec import INT8, Requant
 from codesign.spec.moe import GROUP, Activation, ExpertFormat, MoeLayer, WidthPolicy

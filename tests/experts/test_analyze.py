@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.analyze import analyze
-from codesign.experts.routing import RoutingTrace, drawn_trace, trace_of_gates
+from codesign.experts.run.analyze import analyze
+from codesign.experts.run.routing import RoutingTrace, drawn_trace, trace_of_gates
 
 
 def brute(trace: RoutingTrace, layers: list[int], length: int, size: int) -> tuple[float, float]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codesign.experts.fit import FormatChoice, fit_expert, ternarized
-from codesign.experts.fitting import adjusted, fit_line, rescaled
-from codesign.experts.mixtures import Expert, Samples, rescaling_of
-from codesign.experts.pack import sqnr_db
-from codesign.experts.residual import fit_residual, hessian_of
+from codesign.experts.pack.fit import FormatChoice, fit_expert, ternarized
+from codesign.experts.pack.fitting import adjusted, fit_line, rescaled
+from codesign.experts.pack.mixtures import Expert, Samples, rescaling_of
+from codesign.experts.pack.pack import sqnr_db
+from codesign.experts.pack.residual import fit_residual, hessian_of
 from codesign.reference.functions import Ints
 from codesign.reference.moe import residual_dot
 from codesign.spec import INT8, INT16, Requant

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from codesign.cli import app
 from codesign.errors import InputError
 from codesign.experts.command import Source, run_store
-from codesign.experts.compute import Batch, Where
-from codesign.experts.gpu import GpuRuntime
-from codesign.experts.gpu_run import run_gpu_trace
-from codesign.experts.gpu_store import HostBlocks
-from codesign.experts.metrics import Kind, measure
-from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.schedule import Order, Schedule
+from codesign.experts.gpu.blocks import HostBlocks
+from codesign.experts.gpu.runtime import GpuRuntime
+from codesign.experts.gpu.session import run_gpu_trace
+from codesign.experts.run.compute import Batch, Where
+from codesign.experts.run.metrics import Kind, measure
+from codesign.experts.run.routing import RoutingTrace, drawn_trace
+from codesign.experts.run.runtime import RuntimeOptions
+from codesign.experts.run.schedule import Order, Schedule
 from codesign.spec.moe import ExpertFormat
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
 from tests.gpu import TILES, ops_of

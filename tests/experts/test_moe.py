@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from codesign.errors import InputError
-from codesign.experts.codec import stored_experts
-from codesign.experts.fit import FormatChoice
-from codesign.experts.mixtures import mixtures
-from codesign.experts.pack import pack_graph
-from codesign.experts.store import Store
+from codesign.experts.file.codec import stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.mixtures import mixtures
+from codesign.experts.pack.pack import pack_graph
 from codesign.kernels.layout import OFFSET_INT8, OFFSET_TERNARY
 from codesign.reference import OPERATORS, run_graph
 from codesign.reference import functions as f

@@ -15,12 +15,12 @@ import pytest
 from codesign.assets import asset
 from codesign.cli import main
 from codesign.errors import InputError
-from codesign.experts.codec import stored_experts
-from codesign.experts.fit import FormatChoice
-from codesign.experts.mixtures import expert_of, mixtures
-from codesign.experts.pack import PackResult, measure, pack_graph
-from codesign.experts.sources import pack_layers, read_calibration, read_source
-from codesign.experts.store import Store
+from codesign.experts.file.codec import stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.pack.fit import FormatChoice
+from codesign.experts.pack.mixtures import expert_of, mixtures
+from codesign.experts.pack.pack import PackResult, measure, pack_graph
+from codesign.experts.pack.sources import pack_layers, read_calibration, read_source
 from codesign.reference.moe import integers
 from codesign.spec import ExpertsParams, Graph, Requant
 from codesign.spec.moe import Activation, ExpertFormat
@@ -120,7 +120,7 @@ def test_nested_experts_gain_from_fitted_rescalings(model: Synthesis, images: Pi
 
 def quality_of(model: Synthesis, path: Path, images: Pixels) -> dict[int, float]:
     """Of a store, on the images that `pack_graph` holds back."""
-    from codesign.experts.mixtures import joined, sample
+    from codesign.experts.pack.mixtures import joined, sample
 
     found = mixtures(model.graph)
     kept = len(images) - len(images) // 4
@@ -193,9 +193,9 @@ def test_random_experts_use_their_ranges() -> None:
     recipe = parse_layers(LITTLE.replace("64", "512").replace("32", "256"), "little")
     layer = recipe.layer(0)
     assert layer.activation is Activation.SILU_GATED
-    from codesign.experts.fit import applied, hidden
-    from codesign.experts.mixtures import Expert
-    from codesign.experts.sources import _rescaling
+    from codesign.experts.pack.fit import applied, hidden
+    from codesign.experts.pack.mixtures import Expert
+    from codesign.experts.pack.sources import _rescaling
 
     drawn = random_expert(recipe, 0, 0, 0)
     assert np.abs(drawn.w1.astype(int)).max(axis=1).min() == 127

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.arena import BlockKey
-from codesign.experts.blocks import PAGE
-from codesign.experts.checksum import crc32c
-from codesign.experts.index import Block
-from codesign.experts.reader import Arena, Faults, Io, Read, Reader, ReaderOptions, Transport, forget_file
+from codesign.experts.file.blocks import PAGE
+from codesign.experts.file.checksum import crc32c
+from codesign.experts.file.index import Block
+from codesign.experts.run.arena import BlockKey
+from codesign.experts.run.reader import Arena, Faults, Io, Read, Reader, ReaderOptions, Transport, forget_file
 
 SIZES = (1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE, 70_000, 300_000, 64)
 MODES = [(transport, io) for transport in Transport for io in Io]
@@ -239,9 +239,9 @@ def test_ctrl_c_ends_a_wait(blocks: Blocks, transport: Transport) -> None:
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from codesign.experts.arena import BlockKey
-from codesign.experts.index import Block
-from codesign.experts.reader import *
+from codesign.experts.run.arena import BlockKey
+from codesign.experts.file.index import Block
+from codesign.experts.run.reader import *
 options = ReaderOptions(transport=Transport("{transport.value}"), faults=Faults(delay_us=60_000_000))
 with Reader(Path({str(blocks.path)!r}), Arena(1 << 20), options) as reader:
     reader.submit(BlockKey(0, 0, 0), Block(0, 4096, 0), 0)

@@ -18,13 +18,13 @@ from codesign.emit.manifest import ExpertWidth
 from codesign.engines.bundle import Bundle
 from codesign.errors import InputError
 from codesign.experts.command import Source, run_store
-from codesign.experts.graph_run import GraphRun, run_graph
-from codesign.experts.metrics import Kind
-from codesign.experts.reader import Faults, Io, ReaderOptions, Transport
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.runtime import RuntimeOptions
-from codesign.experts.schedule import Order, Schedule
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.run.graph import GraphRun, run_graph
+from codesign.experts.run.metrics import Kind
+from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.runtime import RuntimeOptions
+from codesign.experts.run.schedule import Order, Schedule
 from codesign.reference import run_graph as reference
 from codesign.spec import Graph
 from codesign.spec.moe import ExpertFormat
@@ -160,7 +160,7 @@ def test_a_wrong_bit_is_a_failed_check(
     kind = ExpertFormat.INT8
     true = expected(digits.bundle(kind), ExpertWidth.STORED)
     assert true[0][0].any()
-    monkeypatch.setattr("codesign.experts.graph_run.moe", lambda *arguments: arguments[6])  # experts that add nothing
+    monkeypatch.setattr("codesign.experts.run.graph.moe", lambda *arguments: arguments[6])  # experts that add nothing
     with pytest.raises(SystemExit) as stop:
         main(
             ["experts", "run", str(digits.store(kind)), "--budget", "50%", "--bundle", str(digits.bundle(kind)),

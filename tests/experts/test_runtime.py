@@ -20,15 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.compute import Batch
-from codesign.experts.metrics import merged, union_ns, within_ns
-from codesign.experts.reader import Faults, Io, ReaderOptions, Transport, forget_file
-from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts, choose
-from codesign.experts.schedule import Order, Schedule
-from codesign.experts.session import parse_budget, run_trace
-from codesign.experts.store import Store
-from codesign.experts.trace import perfetto
+from codesign.experts.file.store import Store
+from codesign.experts.run.compute import Batch
+from codesign.experts.run.metrics import merged, union_ns, within_ns
+from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport, forget_file
+from codesign.experts.run.routing import RoutingTrace, drawn_trace
+from codesign.experts.run.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts, choose
+from codesign.experts.run.schedule import Order, Schedule
+from codesign.experts.run.session import parse_budget, run_trace
+from codesign.experts.run.trace import perfetto
 from codesign.kernels.native import variants
 from codesign.reference.moe import choose_widths
 from codesign.spec.moe import ExpertFormat, WidthPolicy
@@ -363,12 +363,12 @@ def test_budgets() -> None:
 _CHILD = """
 import sys
 from pathlib import Path
-from codesign.experts.metrics import peak_rss_bytes
-from codesign.experts.reader import *
-from codesign.experts.routing import drawn_trace
-from codesign.experts.runtime import *
-from codesign.experts.session import run_trace
-from codesign.experts.store import Store
+from codesign.experts.run.metrics import peak_rss_bytes
+from codesign.experts.run.reader import *
+from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.runtime import *
+from codesign.experts.run.session import run_trace
+from codesign.experts.file.store import Store
 store, budget = Store.open(Path(sys.argv[1])), int(sys.argv[2])
 options = RuntimeOptions(budget, reader=ReaderOptions(Io(sys.argv[3]), Transport(sys.argv[4])), threads=2)
 trace = drawn_trace(len(store.layers), 16, 4, (32, *(1,) * 8), 1)
@@ -409,11 +409,11 @@ def test_ctrl_c_ends_a_run(tmp_path: Path) -> None:
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from codesign.experts.reader import *
-from codesign.experts.routing import drawn_trace
-from codesign.experts.runtime import *
-from codesign.experts.session import run_trace
-from codesign.experts.store import Store
+from codesign.experts.run.reader import *
+from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.runtime import *
+from codesign.experts.run.session import run_trace
+from codesign.experts.file.store import Store
 store = Store.open(Path(sys.argv[1]))
 print("running", flush=True)
 options = RuntimeOptions(store.expert_bytes, reader=ReaderOptions(faults=Faults(delay_us=60_000_000)))

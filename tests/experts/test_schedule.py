@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.schedule import Order, Schedule, ahead_of_layer, expected_use
+from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.run.schedule import Order, Schedule, ahead_of_layer, expected_use
 from codesign.kernels.native import native
 
 SCHEDULES = [Schedule(order, hits) for order in Order for hits in (False, True)]

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts import writer
-from codesign.experts.blocks import PAGE
-from codesign.experts.checksum import crc32c
-from codesign.experts.codec import stored_experts
-from codesign.experts.store import Store
+from codesign.experts.file import writer
+from codesign.experts.file.blocks import PAGE
+from codesign.experts.file.checksum import crc32c
+from codesign.experts.file.codec import stored_experts
+from codesign.experts.file.store import Store
 from codesign.kernels.native import native
 from codesign.spec.moe import Activation, ExpertFormat
 from tests.experts.stores import SMALL, Shape, crc_by_bits, make_store, refused, whole

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from codesign.errors import InputError
-from codesign.experts.blocks import PAGE
-from codesign.experts.index import HEADER_BYTES
-from codesign.experts.store import Store
+from codesign.experts.file.blocks import PAGE
+from codesign.experts.file.index import HEADER_BYTES
+from codesign.experts.file.store import Store
 from codesign.spec.moe import ExpertFormat
 from tests.experts.stores import SMALL, crc_by_bits, forge_block, make_store, read_all, refused, whole
 

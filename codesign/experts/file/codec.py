@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.experts.blocks import Bytes, MatrixPart, parts
-from codesign.experts.store import Store
+from codesign.experts.file.blocks import Bytes, MatrixPart, parts
+from codesign.experts.file.store import Store
 from codesign.kernels.layout import pack_codes, unpack_codes
 from codesign.kernels.trits import pack_trits, unpack_trits
 from codesign.reference.moe import Experts, Matrix

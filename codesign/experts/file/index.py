@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.blocks import PAGE, block_bytes, constants_bytes
-from codesign.experts.checksum import crc32c
+from codesign.experts.file.blocks import PAGE, block_bytes, constants_bytes
+from codesign.experts.file.checksum import crc32c
 from codesign.kernels.layout import padded
 from codesign.spec.moe import Activation, ExpertFormat, MoeLayer
 from codesign.spec.types import INT8, Requant

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.compute import Batch, Gates, Int8s, Int16s, LayerKernel, Widths, Workers
-from codesign.experts.metrics import Record, add_log, major_faults, now
-from codesign.experts.reader import Arena, Reader, ReaderOptions, forget_file
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.schedule import Order, Schedule, ahead_of_layer
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
+from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.run.compute import Batch, Gates, Int8s, Int16s, LayerKernel, Widths, Workers
+from codesign.experts.run.metrics import Record, add_log, major_faults, now
+from codesign.experts.run.reader import Arena, Reader, ReaderOptions, forget_file
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.schedule import Order, Schedule, ahead_of_layer
 from codesign.kernels.native import native
 from codesign.spec.moe import ExpertFormat, WidthPolicy
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.fitting import Floats, adjusted, fit_line, rescaled, stacked
-from codesign.experts.mixtures import TERNARY_FORMATS, Expert, Samples
-from codesign.experts.residual import fit_residual, hessian_of
-from codesign.experts.writer import ExpertRescaling
+from codesign.experts.file.writer import ExpertRescaling
+from codesign.experts.pack.fitting import Floats, adjusted, fit_line, rescaled, stacked
+from codesign.experts.pack.mixtures import TERNARY_FORMATS, Expert, Samples
+from codesign.experts.pack.residual import fit_residual, hessian_of
 from codesign.reference import functions as f
 from codesign.reference.functions import Ints
 from codesign.reference.moe import Matrix, activate, dot, matrix_of

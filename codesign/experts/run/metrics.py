@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from codesign.experts.arena import BlockKey
-from codesign.experts.reader import Read
+from codesign.experts.run.arena import BlockKey
+from codesign.experts.run.reader import Read
 
 _STALLED = 3
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.writer import ExpertRescaling
+from codesign.experts.file.writer import ExpertRescaling
 from codesign.reference import run_graph
 from codesign.reference.functions import Ints
 from codesign.spec import ExpertsParams, Graph, IntType, Node, OpKind, Requant, RouteParams

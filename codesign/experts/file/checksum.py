@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from codesign.experts.blocks import Bytes
+from codesign.experts.file.blocks import Bytes
 from codesign.kernels.native import native
 
 

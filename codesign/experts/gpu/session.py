@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives a store's layers along a routing trace on a GPU (on a processor: `codesign.experts.session`)."""
+"""Drives a store's layers along a routing trace on a GPU (on a processor: `codesign.experts.run.session`)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from codesign.experts.compute import Batch, Int16s
-from codesign.experts.gpu import GpuRuntime
-from codesign.experts.gpu_store import HostBlocks
-from codesign.experts.metrics import Metrics, Record, measure
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.runtime import RuntimeOptions, check_trace, choose
-from codesign.experts.session import Progress, compared, drawn_inputs, judge_layer
+from codesign.experts.gpu.blocks import HostBlocks
+from codesign.experts.gpu.runtime import GpuRuntime
+from codesign.experts.run.compute import Batch, Int16s
+from codesign.experts.run.metrics import Metrics, Record, measure
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.runtime import RuntimeOptions, check_trace, choose
+from codesign.experts.run.session import Progress, compared, drawn_inputs, judge_layer
 from codesign.kernels.gpu.ops import Ops
 
 

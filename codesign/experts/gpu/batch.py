@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from codesign.experts.compute import Batch
-from codesign.experts.gpu_store import DeviceLayer, Matrix
+from codesign.experts.gpu.blocks import DeviceLayer, Matrix
+from codesign.experts.run.compute import Batch
 from codesign.kernels.gpu.ops import Ops, Pairs
 from codesign.kernels.gpu.weights import Weight
 from codesign.spec.moe import Activation, ExpertFormat, MoeLayer

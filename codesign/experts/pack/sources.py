@@ -13,12 +13,12 @@ import numpy as np
 from codesign.engines.bundle import Bundle
 from codesign.engines.images import load_images
 from codesign.errors import InputError
-from codesign.experts.codec import encode_expert
-from codesign.experts.fit import FormatChoice, fit_expert
-from codesign.experts.mixtures import Expert
-from codesign.experts.pack import PackResult, Watch, result_of
-from codesign.experts.store import Store
-from codesign.experts.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
+from codesign.experts.file.codec import encode_expert
+from codesign.experts.file.store import Store
+from codesign.experts.file.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
+from codesign.experts.pack.fit import FormatChoice, fit_expert
+from codesign.experts.pack.mixtures import Expert
+from codesign.experts.pack.pack import PackResult, Watch, result_of
 from codesign.frontend import import_qonnx
 from codesign.passes import verify
 from codesign.reference.functions import Ints

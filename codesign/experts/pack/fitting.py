@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.experts.writer import ExpertRescaling
+from codesign.experts.file.writer import ExpertRescaling
 from codesign.reference.functions import Ints
 from codesign.spec import INT16, INT32, Requant
 

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from codesign.experts.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.compute import Batch
-from codesign.experts.gpu_batch import LayerPass, Ready
-from codesign.experts.gpu_record import GpuRecord
-from codesign.experts.gpu_store import DeviceLayer, HostBlocks
-from codesign.experts.metrics import Kind, Record
-from codesign.experts.routing import RoutingTrace
-from codesign.experts.runtime import RuntimeOptions, block_counts, choose
-from codesign.experts.schedule import ahead_of_layer
+from codesign.experts.gpu.batch import LayerPass, Ready
+from codesign.experts.gpu.blocks import DeviceLayer, HostBlocks
+from codesign.experts.gpu.record import GpuRecord
+from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.run.compute import Batch
+from codesign.experts.run.metrics import Kind, Record
+from codesign.experts.run.routing import RoutingTrace
+from codesign.experts.run.runtime import RuntimeOptions, block_counts, choose
+from codesign.experts.run.schedule import ahead_of_layer
 from codesign.kernels.gpu.device import Mark
 from codesign.kernels.gpu.ops import Ops
 from codesign.kernels.native import native

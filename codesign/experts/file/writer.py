@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.blocks import PAGE, Bytes, check_bias, encode_constants
-from codesign.experts.checksum import crc32c
-from codesign.experts.files import part_of, refuse_special
-from codesign.experts.index import HEADER_BYTES, Block, Index, LayerIndex, encode_header, encode_index, places
+from codesign.experts.file.blocks import PAGE, Bytes, check_bias, encode_constants
+from codesign.experts.file.checksum import crc32c
+from codesign.experts.file.index import HEADER_BYTES, Block, Index, LayerIndex, encode_header, encode_index, places
+from codesign.experts.file.whole import part_of, refuse_special
 from codesign.kernels.layout import padded
 from codesign.spec.moe import ExpertFormat, MoeConstants, MoeLayer, Rescaling
 

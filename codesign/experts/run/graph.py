@@ -11,13 +11,13 @@ import numpy as np
 from codesign.engines.cpu_plan import CpuPlan
 from codesign.engines.cpu_weights import Packed
 from codesign.errors import CheckError, InputError
-from codesign.experts.codec import stored_experts
-from codesign.experts.metrics import Kind, Span, now
-from codesign.experts.mixtures import TERNARY_FORMATS, Mixture, expert_of, is_ternary, mixtures
-from codesign.experts.routing import Choices, RoutingTrace, trace_of_gates
-from codesign.experts.runtime import Runtime, RuntimeOptions, choose
-from codesign.experts.session import Progress, RunResult, result_of
-from codesign.experts.store import Store
+from codesign.experts.file.codec import stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.pack.mixtures import TERNARY_FORMATS, Mixture, expert_of, is_ternary, mixtures
+from codesign.experts.run.metrics import Kind, Span, now
+from codesign.experts.run.routing import Choices, RoutingTrace, trace_of_gates
+from codesign.experts.run.runtime import Runtime, RuntimeOptions, choose
+from codesign.experts.run.session import Progress, RunResult, result_of
 from codesign.kernels.native import choose_variant
 from codesign.reference import OPERATORS
 from codesign.reference.functions import Ints

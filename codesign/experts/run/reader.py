@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from codesign.errors import InputError
-from codesign.experts.arena import BlockKey
-from codesign.experts.blocks import PAGE, Bytes
-from codesign.experts.index import Block
+from codesign.experts.file.blocks import PAGE, Bytes
+from codesign.experts.file.index import Block
+from codesign.experts.run.arena import BlockKey
 from codesign.kernels.native import native
 from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
 

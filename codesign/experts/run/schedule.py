@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from codesign.experts.arena import BlockKey
+from codesign.experts.run.arena import BlockKey
 from codesign.kernels.native import native
 
 

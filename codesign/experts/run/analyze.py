@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.routing import RoutingTrace
+from codesign.experts.run.routing import RoutingTrace
 
 SEGMENTS = (4, 16, 64, 256)
 """Window lengths, as in the paper's code."""

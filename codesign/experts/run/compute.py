@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.store import Store
+from codesign.experts.file.store import Store
 from codesign.kernels.native import checked_threads, choose_variant, native
 from codesign.reference.tables import GELU_DELTA, SILU_DELTA
 from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX, Activation, ExpertFormat, MoeLayer, Rescaling
@@ -22,7 +22,7 @@ Widths = npt.NDArray[np.uint8]
 
 
 class Where(StrEnum):
-    """What computes: this processor's kernels, or a GPU's (codesign/experts/gpu.py)."""
+    """What computes: this processor's kernels, or a GPU's (codesign/experts/gpu/runtime.py)."""
 
     CPU = "cpu"
     CUDA = "cuda"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from codesign.experts.files import write_whole
-from codesign.experts.metrics import Record
-from codesign.experts.reader import Read
+from codesign.experts.file.whole import write_whole
+from codesign.experts.run.metrics import Record
+from codesign.experts.run.reader import Read
 
 Event = dict[str, object]
 

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.blocks import PAGE, Bytes, MatrixPart, check_multipliers, decode_constants, parts
-from codesign.experts.checksum import crc32c
-from codesign.experts.index import HEADER_BYTES, Block, Index, decode_header, decode_index, reason
+from codesign.experts.file.blocks import PAGE, Bytes, MatrixPart, check_multipliers, decode_constants, parts
+from codesign.experts.file.checksum import crc32c
+from codesign.experts.file.index import HEADER_BYTES, Block, Index, decode_header, decode_index, reason
 from codesign.kernels.layout import padded
 from codesign.spec.moe import ExpertFormat, MoeConstants, MoeLayer
 

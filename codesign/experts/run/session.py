@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from codesign.errors import CheckError, InputError
-from codesign.experts.codec import stored_experts
-from codesign.experts.compute import Batch, Int8s, Int16s
-from codesign.experts.metrics import Metrics, Record, measure
-from codesign.experts.reader import Io, Transport
-from codesign.experts.routing import RoutingTrace, drawn_trace
-from codesign.experts.runtime import Runtime, RuntimeOptions, check_trace
-from codesign.experts.store import Store
+from codesign.experts.file.codec import stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.run.compute import Batch, Int8s, Int16s
+from codesign.experts.run.metrics import Metrics, Record, measure
+from codesign.experts.run.reader import Io, Transport
+from codesign.experts.run.routing import RoutingTrace, drawn_trace
+from codesign.experts.run.runtime import Runtime, RuntimeOptions, check_trace
 from codesign.reference.moe import moe
 
 Progress = Callable[[int, int], None]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import InputError
-from codesign.experts.files import write_whole
+from codesign.experts.file.whole import write_whole
 from codesign.spec.ops import GATE_FRACTION_BITS
 
 _MAGIC = b"CDGTRACE"

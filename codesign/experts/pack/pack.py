@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.codec import encode_expert, stored_experts
-from codesign.experts.fit import FormatChoice, fit_expert
-from codesign.experts.mixtures import (
+from codesign.experts.file.codec import encode_expert, stored_experts
+from codesign.experts.file.store import Store
+from codesign.experts.file.writer import LayerSource, PackedExpert, write_store
+from codesign.experts.pack.fit import FormatChoice, fit_expert
+from codesign.experts.pack.mixtures import (
     TERNARY_FORMATS,
     Mixture,
     Samples,
@@ -23,8 +25,6 @@ from codesign.experts.mixtures import (
     mixtures,
     sample,
 )
-from codesign.experts.store import Store
-from codesign.experts.writer import LayerSource, PackedExpert, write_store
 from codesign.reference import OPERATORS
 from codesign.reference.functions import Ints
 from codesign.reference.moe import moe

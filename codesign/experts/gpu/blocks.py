@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codesign.experts.arena import BlockKey
-from codesign.experts.blocks import PAGE, Bytes, MatrixPart, parts
-from codesign.experts.store import Store
+from codesign.experts.file.blocks import PAGE, Bytes, MatrixPart, parts
+from codesign.experts.file.store import Store
+from codesign.experts.run.arena import BlockKey
 from codesign.kernels.gpu.device import Device
 from codesign.kernels.gpu.weights import Packing, Scaling
 from codesign.kernels.layout import padded

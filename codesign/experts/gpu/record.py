@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from codesign.experts.arena import BlockKey
-from codesign.experts.metrics import Kind, LayerSpan, Record, Span
-from codesign.experts.reader import Read
+from codesign.experts.run.arena import BlockKey
+from codesign.experts.run.metrics import Kind, LayerSpan, Record, Span
+from codesign.experts.run.reader import Read
 from codesign.kernels.gpu.device import Device, Mark
 
 
