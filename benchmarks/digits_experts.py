@@ -33,8 +33,8 @@ from codesign.experts.pack.fit import FormatChoice
 from codesign.experts.pack.pack import pack_graph
 from codesign.experts.pack.sources import CALIBRATION_SCENES, SCENES, read_calibration, read_source
 from codesign.experts.run.graph import GraphRun, run_graph
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.reference.functions import Ints
 from codesign.report.measure import to_map
 from codesign.spec import Graph

@@ -33,8 +33,8 @@ from codesign.experts.gpu.session import run_gpu_trace
 from codesign.experts.pack.fit import FormatChoice
 from codesign.experts.pack.sources import pack_layers
 from codesign.experts.run.metrics import Metrics
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import drawn_trace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.kernels.gpu.device import open_device
 from codesign.kernels.gpu.ops import Ops, Pairs

@@ -27,9 +27,10 @@ from codesign.experts.file.store import Store
 from codesign.experts.pack.fit import FormatChoice
 from codesign.experts.pack.sources import pack_layers
 from codesign.experts.run.metrics import Metrics
+from codesign.experts.run.options import OVERHEAD_BYTES, RuntimeOptions
 from codesign.experts.run.reader import Io, ReaderOptions, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import OVERHEAD_BYTES, RuntimeOptions, drop_page_cache
+from codesign.experts.run.runtime import drop_page_cache
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.experts.run.session import run_trace
 from codesign.spec.moe import ExpertFormat

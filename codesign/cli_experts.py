@@ -121,6 +121,8 @@ def run(
     pin: Annotated[bool, typer.Option(help="Keep a hot set resident.")] = True,
     schedule: Annotated[Order, typer.Option(help="Order of reading.")] = Order.HOTTEST_BIT_FIRST,
     hits_first: Annotated[bool, typer.Option(help="Compute first what is resident.")] = True,
+    foresight: Annotated[int, typer.Option(min=0, help="Layers whose routing is known or guessed early.")] = 0,
+    recall: Annotated[float | None, typer.Option(help="Without --bundle: experts foreseen, 0 to 1.")] = None,
     io: Annotated[Io, typer.Option(help="O_DIRECT, or through the page cache.")] = Io.DIRECT,
     transport: Annotated[Transport, typer.Option(help="What moves the bytes.")] = Transport.URING,
     device: Annotated[Where, typer.Option(help="What computes; on cuda the budget is of its memory.")] = Where.CPU,
@@ -134,16 +136,16 @@ def run(
 ) -> None:
     """Read experts while others compute, under a memory budget, and say how well both overlapped."""
     from codesign.experts.command import Source, run_store
+    from codesign.experts.run.options import RuntimeOptions
     from codesign.experts.run.reader import ReaderOptions
-    from codesign.experts.run.runtime import RuntimeOptions
     from codesign.experts.run.schedule import Schedule
 
-    source = Source(store, bundle, images, limit, tuple(task or ()), trace, prefill, tokens, seed, hot)
+    source = Source(store, bundle, images, limit, tuple(task or ()), trace, prefill, tokens, seed, hot, recall)
     with watching() as watch:
 
         def options(size: int) -> RuntimeOptions:
             order, reader = Schedule(schedule, hits_first), ReaderOptions(io, transport)
-            return RuntimeOptions(size, order, reader, threads, variant, pin, width=width)
+            return RuntimeOptions(size, order, reader, threads, variant, pin, width=width, foresight=foresight)
 
         result = run_store(source, budget, options, check, record, perfetto, watch, device)
     if as_json:

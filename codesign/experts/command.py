@@ -16,8 +16,8 @@ from codesign.experts.gpu.blocks import HostBlocks
 from codesign.experts.gpu.session import GpuRunResult, run_gpu_trace
 from codesign.experts.run.compute import Where
 from codesign.experts.run.graph import run_graph
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.experts.run.session import RunResult, drawn_pair, parse_budget, run_trace
 from codesign.experts.run.trace import write_perfetto
 from codesign.kernels.gpu.device import open_device
@@ -40,6 +40,8 @@ class Source:
     tokens: int = 16
     seed: int = 1
     hot: Path | None = None
+    recall: float | None = None
+    """Along a trace: the share of experts that are foreseen; of all when left out."""
 
 
 def run_store(
@@ -62,6 +64,8 @@ def run_store(
         raise InputError("images, limit and task must come with a bundle, and there is none; add --bundle")
     if source.bundle is not None and source.trace is not None:
         raise InputError("trace must be left out with a bundle, whose own router routes; drop --trace or --bundle")
+    if source.bundle is not None and source.recall is not None:
+        raise InputError("recall must be left out with a bundle, whose own routers foresee; drop --recall or --bundle")
     if source.bundle is not None and where is Where.CUDA:
         raise InputError("a bundle must run on the processor here, not on cuda; simulate it with --engine cuda")
     for path, what in ((record, "trace"), (perfetto, "timeline")):
@@ -83,7 +87,10 @@ def run_store(
         trace = made.trace
     else:
         trace, drawn = _routing(source, store)
-        given = (trace, chosen, hot or drawn, check, source.seed, progress)
+        if source.recall is not None and not chosen.foresight:
+            raise InputError("recall must come with foresight, and there is none; add --foresight")
+        recall = 1.0 if source.recall is None else source.recall
+        given = (trace, chosen, hot or drawn, check, source.seed, progress, recall)
         if where is Where.CUDA:
             result = run_gpu_trace(HostBlocks(store, open_device()), *given)
         else:

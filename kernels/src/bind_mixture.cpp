@@ -19,6 +19,7 @@ namespace nb = nanobind;
 using codesign::Ahead;
 using codesign::Batch;
 using codesign::Demand;
+using codesign::Keep;
 using codesign::LayerConstants;
 using codesign::LayerRun;
 using codesign::MatrixPlace;
@@ -183,6 +184,8 @@ void bind_schedule(nb::module_& m) {
       .def_ro("block", &Demand::block)
       .def_ro("tokens", &Demand::tokens);
   m.def("in_order", &codesign::in_order);
+  nb::class_<Keep>(m, "Keep").def(nb::init<int, int, bool>(), nb::arg("layer") = -1, nb::arg("other") = -1,
+                                  nb::arg("named") = false);
   nb::class_<Residency>(m, "Residency")
       .def(nb::new_(&make_residency), nb::arg("slots"), nb::arg("blocks"))
       .def("size", &Residency::size)
@@ -190,9 +193,12 @@ void bind_schedule(nb::module_& m) {
       .def("place", &Residency::place)
       .def("resident", &Residency::resident)
       .def("loading", &Residency::loading)
-      .def("begin_load", &Residency::begin_load, nb::arg("block"), nb::arg("keep") = -1, nb::arg("keep_too") = -1)
+      .def("begin_load", &Residency::begin_load, nb::arg("block"), nb::arg("keep") = Keep{})
       .def("end_load", &Residency::end_load)
-      .def("drop", &Residency::drop);
+      .def("drop", &Residency::drop)
+      .def("name", &Residency::name)
+      .def("forget", &Residency::forget)
+      .def("named", &Residency::named);
   nb::class_<LayerRun>(m, "LayerRun")
       .def(nb::init<Residency&, const std::vector<Demand>&, Order, bool>(), nb::keep_alive<1, 2>())
       .def_prop_ro("done", &LayerRun::done)
@@ -226,7 +232,9 @@ void bind_mixture(nb::module_& m) {
            nb::arg("pool"));
   m.def("choose_widths", &choose, nb::arg("gates"), nb::arg("widths"), nb::arg("high"), nb::arg("low"),
         nb::arg("out").noconvert());
-  nb::class_<Ahead>(m, "Ahead").def(nb::init<>()).def(nb::init<int, std::vector<int>>());
+  nb::class_<Ahead>(m, "Ahead")
+      .def(nb::init<>())
+      .def(nb::init<std::vector<int>, bool>(), nb::arg("blocks"), nb::arg("foreseen"));
   nb::class_<PassEnd>(m, "PassEnd").def_ro("bad_width", &PassEnd::bad_width).def_ro("failure", &PassEnd::failure);
   nb::class_<StreamOwner>(m, "Stream")
       .def(nb::new_(&make_stream), nb::kw_only(), nb::arg("arena"), nb::arg("reader"), nb::arg("residency"),
@@ -241,8 +249,8 @@ void bind_mixture(nb::module_& m) {
       .def("take_log", [](StreamOwner& owner) {
         StreamLog log = owner.stream.take_log();
         const codesign::Counts& c = log.counts;
-        return nb::make_tuple(table_of(std::move(log.events)), table_of(std::move(log.reads)),
-                              table_of(std::move(log.passes)),
-                              nb::make_tuple(c.blocks, c.block_bytes, c.hits, c.hit_bytes, c.pairs, c.pair_bits));
+        return nb::make_tuple(
+            table_of(std::move(log.events)), table_of(std::move(log.reads)), table_of(std::move(log.passes)),
+            nb::make_tuple(c.blocks, c.block_bytes, c.hits, c.hit_bytes, c.pairs, c.pair_bits, c.foreseen));
       });
 }

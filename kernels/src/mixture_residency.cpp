@@ -51,9 +51,12 @@ void Residency::remove(int block) {
   --kind.idle;
 }
 
-std::int64_t Residency::evict(const Kind& kind, int keep, int keep_too) {
+std::int64_t Residency::evict(const Kind& kind, const Keep& keep) {
+  const auto stays = [&keep](const State& one) {
+    return one.layer == keep.layer || one.layer == keep.other || (keep.named && one.named);
+  };
   int victim = kind.first;
-  while (victim >= 0 && (at(victim).layer == keep || at(victim).layer == keep_too))
+  while (victim >= 0 && stays(at(victim)))
     victim = at(victim).next;
   if (victim < 0)
     return -1;
@@ -62,13 +65,13 @@ std::int64_t Residency::evict(const Kind& kind, int keep, int keep_too) {
   return at(victim).place;
 }
 
-std::int64_t Residency::begin_load(int block, int keep, int keep_too) {
+std::int64_t Residency::begin_load(int block, const Keep& keep) {
   State& state = at(block);
   if (!state.pinned) {
     Kind& kind = kind_of(state);
     std::int64_t place = -1;
     if (kind.free.empty()) {
-      place = evict(kind, keep, keep_too);
+      place = evict(kind, keep);
     } else {
       place = kind.free.back();
       kind.free.pop_back();
@@ -125,6 +128,15 @@ void Residency::release(int block) {
   } else {
     append(block);
   }
+}
+
+void Residency::name(int block) {
+  touch(block);
+  at(block).named = true;
+}
+
+void Residency::forget(int block) {
+  at(block).named = false;
 }
 
 void Residency::touch(int block) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -69,6 +70,7 @@ PassEnd Stream::run(int number, const Batch& batch, const Ahead& ahead, std::int
   if (Failure bad = forget_ahead())
     return {0, bad};
   LayerRun run(*residency_, pass_.demand(), order_, eager_);
+  foresee(layer, ahead);
   log(Event::sorted, pass.begin);
   if (Failure bad = proceed(layer, run, ahead, pass))
     return {0, bad};
@@ -79,16 +81,21 @@ PassEnd Stream::run(int number, const Batch& batch, const Ahead& ahead, std::int
   if (pass.first_compute == 0)
     pass.first_compute = pass.end;
   log_.passes.push_back(pass);
-  log_.counts.hits += run.hits();
-  log_.counts.hit_bytes += run.hit_bytes();
-  log_.counts.pairs += pass_.pairs();
-  log_.counts.pair_bits += pass_.pair_bits();
-  for (const Demand& one : pass_.demand()) {
-    ++log_.counts.blocks;
-    log_.counts.block_bytes += residency_->size(one.block);
-  }
+  count(run);
   interrupted_();
   return {};
+}
+
+void Stream::count(const LayerRun& run) {
+  Counts& counts = log_.counts;
+  counts.hits += run.hits();
+  counts.hit_bytes += run.hit_bytes();
+  counts.pairs += pass_.pairs();
+  counts.pair_bits += pass_.pair_bits();
+  for (const Demand& one : pass_.demand()) {
+    ++counts.blocks;
+    counts.block_bytes += residency_->size(one.block);
+  }
 }
 
 Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& ahead, PassEvent& pass) {
@@ -207,15 +214,28 @@ Stream::Failure Stream::forget_ahead() {
   return collect(0, nullptr, nullptr, ignored);
 }
 
-void Stream::look_ahead(int number, const Ahead& ahead) {
-  if (ahead.layer < 0)
+// The turn of what was named of this layer has come. Of what is named now, the nearest layer's blocks give way last.
+void Stream::foresee(const StreamLayer& layer, const Ahead& ahead) {
+  for (const Demand& one : pass_.demand())
+    log_.counts.foreseen += residency_->named(one.block);
+  for (int i = 0; i < layer.levels() * layer.experts(); ++i)
+    residency_->forget(layer.base + i);
+  ahead_ = 0;
+  if (!ahead.foreseen)
     return;
-  for (const int block : ahead.blocks) {
+  for (auto block = ahead.blocks.rbegin(); block != ahead.blocks.rend(); ++block)
+    residency_->name(*block);
+}
+
+void Stream::look_ahead(int number, const Ahead& ahead) {
+  for (; ahead_ < ahead.blocks.size(); ++ahead_) {
+    const int block = ahead.blocks[ahead_];
     if (reader_->pending() >= kAhead)
       return;
     if (residency_->resident(block) || residency_->loading(block))
       continue;
-    const std::int64_t place = residency_->begin_load(block, number, ahead.layer);
+    const Keep likely{number, residency_->layer(block)}, named{-1, -1, true};
+    const std::int64_t place = residency_->begin_load(block, ahead.foreseen ? named : likely);
     if (place < 0)
       return;
     submit(block, place);

@@ -126,7 +126,8 @@ Stream open(const Model& model, const Way& way, std::shared_ptr<Reader>& reader)
                 [] {});
 }
 
-// Both layers on nine tokens, on the first one, and on all again; empty when a read failed.
+// Both layers on nine tokens, on the first one, and on all again, with the other layer's blocks likely to be used or
+// foreseen; empty when a read failed.
 std::vector<std::int16_t> run(const Model& model, Stream& stream) {
   std::vector<std::int16_t> all;
   if (stream.warm({1}).failure)
@@ -135,7 +136,7 @@ std::vector<std::int16_t> run(const Model& model, Stream& stream) {
     for (int n = 0; n < kLayers; ++n) {
       const Batch batch{tokens, model.x.data(), model.gates.data(), model.widths.data(), model.residual.data()};
       std::vector<std::int16_t> y(static_cast<std::size_t>(tokens * kDim));
-      Ahead ahead{1 - n, {}};
+      Ahead ahead{{}, tokens > 1};
       for (int e = 0; e < kExperts; ++e)
         ahead.blocks.push_back((1 - n) * 3 * kExperts + e);
       if (stream.run(n, batch, ahead, y.data()).failure)

@@ -19,9 +19,9 @@ from PIL import Image
 from codesign.errors import InputError
 from codesign.experts.command import Source, run_store
 from codesign.experts.file.store import Store
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.spec.moe import ExpertFormat
 from tests.cli.test_bad_input import full_disk, refused
 from tests.conftest import one_line
@@ -277,6 +277,11 @@ def test_multipliers_of_the_residual_format(tmp_path: Path, capsys: pytest.Captu
         (("--hot", "/nowhere"), "trace /nowhere must be readable: No such file or directory; record one"),
         (("--trace", "/dev/zero"), "trace /dev/zero must be a file, not a folder or a device"),
         (("--bundle", "/nowhere", "--trace", "/nowhere"), "trace must be left out with a bundle"),
+        (("--foresight", "-1"), "--foresight"),
+        (("--foresight", "1", "--schedule", "on-demand"), "foresight must be 0 with on-demand"),
+        (("--foresight", "1", "--recall", "1.5"), "recall must be from 0 to 1, not 1.5"),
+        (("--recall", "0.5"), "recall must come with foresight, and there is none; add --foresight"),
+        (("--bundle", "/nowhere", "--recall", "1"), "recall must be left out with a bundle"),
     ],
 )
 def test_arguments(arguments: tuple[str, ...], message: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from codesign.experts.gpu.runtime import GpuRuntime
 from codesign.experts.gpu.session import run_gpu_trace
 from codesign.experts.run.compute import Batch, Where
 from codesign.experts.run.metrics import Kind, measure
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.spec.moe import ExpertFormat
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
@@ -53,14 +54,16 @@ def expected(blocks: HostBlocks, number: int, tokens: int) -> tuple[Batch, np.nd
     return _EXPECTED[key]
 
 
-def run_all(blocks: HostBlocks, options: RuntimeOptions, size: str = "large") -> GpuRuntime:
+def run_all(
+    blocks: HostBlocks, options: RuntimeOptions, size: str = "large", foreseen: Sequence[int] = ()
+) -> GpuRuntime:
     runtime = GpuRuntime(blocks, options, HOT, ops_of(TILES[size]))
     runtime.warm()
     runtime.start()
     for at, (number, tokens) in enumerate(BATCHES):
         batch, wanted = expected(blocks, number, tokens)
         following = BATCHES[at + 1][0] if at + 1 < len(BATCHES) else None
-        found = runtime.layer(number, batch, following).cpu().numpy()
+        found = runtime.layer(number, batch, following, foreseen).cpu().numpy()
         assert found.dtype == np.int16
         np.testing.assert_array_equal(found, wanted, err_msg=f"{number} {tokens}")
     return runtime
@@ -79,6 +82,23 @@ def test_formats(stores: dict[ExpertFormat, HostBlocks], kind: ExpertFormat) -> 
     assert record.pairs == sum(int((expected(blocks, *one)[0].gates > 0).sum()) for one in BATCHES)
     assert record.reads
     assert {read.bytes for read in record.reads} <= set(blocks.sizes.values())
+
+
+def test_named_blocks(stores: dict[ExpertFormat, HostBlocks]) -> None:
+    """Of both layers, in two orders; what is not used changes no bit."""
+    blocks = stores[ExpertFormat.NESTED]
+    names = list(range(len(blocks.sizes)))
+    for named in (names, names[::-1]):
+        for budget in (least(blocks), blocks.bytes // 2):
+            record = run_all(blocks, RuntimeOptions(budget), foreseen=named).stop()
+            assert record.foreseen == record.blocks - len(_demand(blocks))
+
+
+def _demand(blocks: HostBlocks) -> set[tuple[int, int]]:
+    """(expert, level) of what the first batch reads: nothing was named before it."""
+    batch = expected(blocks, *BATCHES[0])[0]
+    widths = np.where(batch.gates > 0, batch.widths, 0)
+    return {(e, v) for v, width in enumerate(blocks.kind.widths) for e in np.flatnonzero((widths >= width).any(axis=0))}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)

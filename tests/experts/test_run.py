@@ -21,9 +21,9 @@ from codesign.experts.command import Source, run_store
 from codesign.experts.file.store import Store
 from codesign.experts.run.graph import GraphRun, run_graph
 from codesign.experts.run.metrics import Kind
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import RuntimeOptions
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.reference import run_graph as reference
 from codesign.spec import Graph
@@ -132,6 +132,22 @@ def test_every_way_of_reading(digits: Digits, schedule: Schedule) -> None:
         found = streamed(digits, kind, options)
         same(found, wanted)
         assert (found.result.io, found.result.transport) == (io, transport)
+
+
+def test_routers_that_foresee(digits: Digits) -> None:
+    """The next layers' routers on this layer's tokens are often right, and never change a bit."""
+    kind = ExpertFormat.NESTED
+    wanted = expected(digits.bundle(kind), ExpertWidth.STORED)
+    size = Store.open(digits.store(kind)).expert_bytes
+    rates = {}
+    for layers in (0, 1, 9):
+        found = streamed(digits, kind, RuntimeOptions(size // 3, width=8, foresight=layers))
+        same(found, wanted)
+        rates[layers] = found.result.metrics.foreseen_rate
+        ahead = [span for span in found.result.record.spans if span.name == "routers ahead"]
+        assert bool(ahead) == (layers > 0)
+    assert rates[0] == 0
+    assert 0.5 < rates[1] <= rates[9] < 0.7  # two layers of three have one below them
 
 
 def test_any_variant(digits: Digits) -> None:

@@ -23,9 +23,10 @@ from codesign.errors import InputError
 from codesign.experts.file.store import Store
 from codesign.experts.run.compute import Batch
 from codesign.experts.run.metrics import merged, union_ns, within_ns
+from codesign.experts.run.options import OVERHEAD_BYTES, RuntimeOptions, choose
 from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport, forget_file
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import OVERHEAD_BYTES, Runtime, RuntimeOptions, block_counts, choose
+from codesign.experts.run.runtime import Runtime, block_counts
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.experts.run.session import parse_budget, run_trace
 from codesign.experts.run.trace import perfetto
@@ -366,6 +367,7 @@ from pathlib import Path
 from codesign.experts.run.metrics import peak_rss_bytes
 from codesign.experts.run.reader import *
 from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.options import *
 from codesign.experts.run.runtime import *
 from codesign.experts.run.session import run_trace
 from codesign.experts.file.store import Store
@@ -411,6 +413,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from codesign.experts.run.reader import *
 from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.options import *
 from codesign.experts.run.runtime import *
 from codesign.experts.run.session import run_trace
 from codesign.experts.file.store import Store

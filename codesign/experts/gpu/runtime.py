@@ -17,10 +17,12 @@ from codesign.experts.gpu.batch import LayerPass, Ready
 from codesign.experts.gpu.blocks import DeviceLayer, HostBlocks
 from codesign.experts.gpu.record import GpuRecord
 from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.run.compute import Batch
+from codesign.experts.run.compute import Batch, Gates
+from codesign.experts.run.foresight import named_blocks
 from codesign.experts.run.metrics import Kind, Record
+from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import RuntimeOptions, block_counts, choose
+from codesign.experts.run.runtime import block_counts
 from codesign.experts.run.schedule import ahead_of_layer
 from codesign.kernels.gpu.device import Mark
 from codesign.kernels.gpu.ops import Ops
@@ -86,24 +88,34 @@ class GpuRuntime:
         """The batch with the widths that the options give it."""
         return replace(batch, widths=choose(self.blocks.kind, batch.gates, self.options))
 
-    def layer(self, number: int, batch: Batch, following: int | None = None) -> torch.Tensor:
+    def named(self, layer: int, gates: Gates) -> list[int]:
+        """The blocks that tokens with these gates [T, E] read of a layer, for `layer`'s `foreseen`."""
+        return named_blocks(self.blocks.kind, self._numbers.of, layer, gates, self.options)
+
+    def layer(
+        self, number: int, batch: Batch, following: int | None = None, foreseen: Sequence[int] = ()
+    ) -> torch.Tensor:
         """Compute a layer: int16 [T, D] on the device, which may not be done yet.
 
-        `following`: the layer that comes next, of which likely blocks may be copied meanwhile.
+        What may be copied meanwhile: the `foreseen` blocks (`named`), of the layers that come next; where there are
+        none, blocks that are likely to be used in `following`, the next layer.
         """
         begin = self._computing.mark()
+        ahead = deque(foreseen or self._likely(following, len(batch.x)))
+        kept = native().Keep(named=True) if foreseen else native().Keep(number, -1 if following is None else following)
         work = LayerPass(self._ops, self._layers[number], self.blocks.kind, batch)
         demand = {BlockKey(number, level, e): tokens for (e, level), tokens in work.pairs.demand.items()}
         asked = [native().Demand(key.expert, key.level, self._numbers.of[key], n) for key, n in demand.items()]
         schedule = self.options.schedule
         run = native().LayerRun(self._residency, asked, schedule.order.native, schedule.hits_first)
         by_step = {(one.expert, one.level): one for one in asked}
+        self._foresee(number, asked, foreseen)
         self.record.span(Kind.COMPUTE, "tokens by expert", begin, self._computing.mark())
         while not run.done:
             while (load := run.next_load()) is not None:
                 self._submit(self._numbers.keys[load[0]], load[1])
-            if run.all_asked_for and following is not None:
-                self._look_ahead(number, following, len(batch.x))
+            if run.all_asked_for:
+                self._look_ahead(number, ahead, kept)
             ready = self._ready(run, by_step)
             if ready:
                 self._compute(number, work, ready)
@@ -166,21 +178,35 @@ class GpuRuntime:
         while self._coming:
             self._take()
 
-    def _look_ahead(self, number: int, following: int, tokens: int) -> None:
-        if not self.options.schedule.ahead:
-            return
+    def _likely(self, following: int | None, tokens: int) -> list[int]:
+        schedule = self.options.schedule
+        if following is None or not schedule.ahead:
+            return []
         layer = self.blocks.store.layers[following]
         shape = layer.num_experts, len(self.blocks.kind.levels)
         share = layer.top_k / layer.num_experts
-        for key in ahead_of_layer(self.options.schedule.order, following, shape, self._counts, tokens, share):
-            if sum(not_mine.layer != number for not_mine, _ in self._coming) >= _AHEAD:
-                return
-            block = self._numbers.of[key]
+        likely = ahead_of_layer(schedule.order, following, shape, self._counts, tokens, share)
+        return [self._numbers.of[key] for key in likely]
+
+    def _foresee(self, number: int, asked: Sequence[Any], foreseen: Sequence[int]) -> None:
+        """Count what was named of this layer; what is named now gives way last."""
+        at = self._residency
+        self.record.counts.foreseen += sum(at.named(one.block) for one in asked)
+        for key, block in self._numbers.of.items():
+            if key.layer == number:
+                at.forget(block)
+        for block in reversed(foreseen):
+            at.name(block)
+
+    def _look_ahead(self, number: int, ahead: deque[int], kept: Any) -> None:
+        while ahead and sum(not_mine.layer != number for not_mine, _ in self._coming) < _AHEAD:
+            block = ahead[0]
             if not self._residency.resident(block) and not self._residency.loading(block):
-                place = self._residency.begin_load(block, number, following)
+                place = self._residency.begin_load(block, kept)
                 if place < 0:
                     return
-                self._submit(key, place)
+                self._submit(self._numbers.keys[block], place)
+            ahead.popleft()
 
     def _count(self, work: LayerPass, run: Any, demand: Mapping[BlockKey, int]) -> None:
         counts = self.record.counts

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from codesign.experts.gpu.blocks import HostBlocks
 from codesign.experts.gpu.runtime import GpuRuntime
 from codesign.experts.run.compute import Batch, Int16s
+from codesign.experts.run.foresight import drawn_prediction, foreseen_blocks
 from codesign.experts.run.metrics import Metrics, Record, measure
+from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import RuntimeOptions, check_trace, choose
+from codesign.experts.run.runtime import check_trace
 from codesign.experts.run.session import Progress, compared, drawn_inputs, judge_layer
 from codesign.kernels.gpu.ops import Ops
 
@@ -51,6 +53,7 @@ def run_gpu_trace(
     check: int = 0,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
+    recall: float = 1.0,
     ops: Ops | None = None,
 ) -> GpuRunResult:
     """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
@@ -61,6 +64,8 @@ def run_gpu_trace(
     check_trace(blocks.store, trace)
     inputs = drawn_inputs(blocks.store, max(trace.batches), seed)
     runtime = GpuRuntime(blocks, options, hot, ops)
+    predicted = drawn_prediction(trace, recall, seed)
+    names = foreseen_blocks(runtime.named, predicted, options.foresight)
     runtime.warm()
     runtime.start()
     kept: list[tuple[int, Batch, Int16s]] = []
@@ -71,7 +76,7 @@ def run_gpu_trace(
             gates = trace.dense_gates(number, layer)
             batch = Batch(x[:tokens], gates, residual[:tokens], choose(blocks.kind, gates, options))
             following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
-            y = runtime.layer(layer, batch, following)
+            y = runtime.layer(layer, batch, following, names[number][layer])
             if number < check:
                 kept.append((layer, batch, y.cpu().numpy()))
         runtime.record.counts.tokens += tokens

@@ -15,8 +15,9 @@ from codesign.experts.file.codec import stored_experts
 from codesign.experts.file.store import Store
 from codesign.experts.pack.mixtures import TERNARY_FORMATS, Mixture, expert_of, is_ternary, mixtures
 from codesign.experts.run.metrics import Kind, Span, now
+from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import Choices, RoutingTrace, trace_of_gates
-from codesign.experts.run.runtime import Runtime, RuntimeOptions, choose
+from codesign.experts.run.runtime import Runtime
 from codesign.experts.run.session import Progress, RunResult, result_of
 from codesign.kernels.native import choose_variant
 from codesign.reference import OPERATORS
@@ -38,11 +39,19 @@ class GraphRun:
 
 
 @dataclass(frozen=True)
+class _Mixture:
+    """A node of experts, and its router alone, for tokens of a layer below."""
+
+    node: Node
+    router: CpuPlan
+
+
+@dataclass(frozen=True)
 class _Stage:
     """Dense operators as one plan (None where there are none), then a mixture (None at the end)."""
 
     plan: CpuPlan | None
-    mixture: Node | None
+    mixture: _Mixture | None
 
 
 def layers_of(graph: Graph, store: Store) -> dict[str, int]:
@@ -88,6 +97,7 @@ def run_graph(
 ) -> GraphRun:
     """Every task of a graph on every image. The first `check` images are compared with the reference.
 
+    With foresight, the routers of the next layers are asked what they would choose for this layer's tokens.
     Raises InputError for a store of another model, CheckError when a bit differs.
     """
     numbers = layers_of(graph, store)
@@ -122,6 +132,7 @@ def run_graph(
 def _stages(graph: Graph, task: str, packed: Packed, threads: int) -> tuple[_Stage, ...]:
     nodes = graph.nodes_of(task)
     constants = {c.spec.name: c for c in graph.constants}
+    routers = {node.output.name: node for node in nodes if node.kind is OpKind.ROUTE}
     given: dict[str, TensorSpec] = {graph.input.name: graph.input}
     stages: list[_Stage] = []
     dense: list[Node] = []
@@ -134,7 +145,12 @@ def _stages(graph: Graph, task: str, packed: Packed, threads: int) -> tuple[_Sta
         reads = {name for one in dense for name in one.inputs}
         inputs = [spec for name, spec in given.items() if name in reads]
         plan = CpuPlan(dense, inputs, constants, outputs, packed, threads) if dense else None
-        stages.append(_Stage(plan, node))
+        mixture = None
+        if node is not None:
+            routes = routers[node.inputs[1]]
+            tokens = [graph.spec_of(routes.inputs[0])]
+            mixture = _Mixture(node, CpuPlan([routes], tokens, constants, [routes.output.name], packed, threads))
+        stages.append(_Stage(plan, mixture))
         given |= {one.output.name: one.output for one in (*dense, *((node,) if node else ()))}
         dense = []
     return tuple(stages)
@@ -144,9 +160,9 @@ def _pass(
     runtime: Runtime, graph: Graph, stages: tuple[_Stage, ...], numbers: Mapping[str, int], x: Ints
 ) -> tuple[dict[str, np.ndarray], dict[int, Choices]]:
     values: dict[str, np.ndarray] = {graph.input.name: x}
-    order = [numbers[stage.mixture.name] for stage in stages if stage.mixture is not None]
+    order = [numbers[stage.mixture.node.name] for stage in stages if stage.mixture is not None]
     gates: dict[int, Choices] = {}
-    runtime.record.tokens += next((s.mixture.output.shape[0] for s in stages if s.mixture is not None), 0)
+    runtime.record.tokens += next((s.mixture.node.output.shape[0] for s in stages if s.mixture is not None), 0)
     for place, stage in enumerate(stages):
         if stage.plan is not None:
             begin = now()
@@ -154,12 +170,25 @@ def _pass(
             runtime.record.spans.append(Span(Kind.DENSE, "dense operators", begin, now()))
         if stage.mixture is None:
             continue
-        node, number = stage.mixture, numbers[stage.mixture.name]
+        node, number = stage.mixture.node, numbers[stage.mixture.node.name]
         tensors = [np.ascontiguousarray(values[name]) for name in node.inputs[:3]]
         gates[number] = tensors[1]
+        foreseen = _foresee(runtime, stages[place + 1 :], numbers, tensors[0])
         following = order[(place + 1) % len(order)]
-        values[node.output.name] = runtime.layer(number, runtime.batch(*tensors), following)
+        values[node.output.name] = runtime.layer(number, runtime.batch(*tensors), following, foreseen)
     return values, gates
+
+
+def _foresee(runtime: Runtime, coming: Sequence[_Stage], numbers: Mapping[str, int], x: Ints) -> list[int]:
+    """The blocks that the next layers would read if their routers saw these tokens."""
+    found: list[int] = []
+    begin = now()
+    for one in [stage.mixture for stage in coming if stage.mixture is not None][: runtime.options.foresight]:
+        (gates,) = one.router.run(dict.fromkeys(one.router.inputs, x)).values()
+        found += runtime.named(numbers[one.node.name], np.ascontiguousarray(gates))
+    if found:
+        runtime.record.spans.append(Span(Kind.DENSE, "routers ahead", begin, now()))
+    return found
 
 
 def _all_layers(store: Store, gates: Mapping[int, Choices]) -> list[Choices]:

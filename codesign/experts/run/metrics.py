@@ -63,6 +63,7 @@ class Record:
     tokens: int = 0
     pairs: int = 0
     pair_bits: int = 0
+    foreseen: int = 0
     began: int = 0
     ended: int = 0
     faults: int = 0
@@ -77,13 +78,14 @@ def add_log(record: Record, log: Any, keys: Sequence[BlockKey], sizes: Mapping[B
         key = keys[block]
         record.reads.append(Read(key, sizes[key], submitted, started, arrived, verified, bool(cancelled)))
     record.layers += [LayerSpan(*one) for one in passes.tolist()]
-    blocks, block_bytes, hits, hit_bytes, pairs, pair_bits = counts
+    blocks, block_bytes, hits, hit_bytes, pairs, pair_bits, foreseen = counts
     record.blocks += blocks
     record.block_bytes += block_bytes
     record.hits += hits
     record.hit_bytes += hit_bytes
     record.pairs += pairs
     record.pair_bits += pair_bits
+    record.foreseen += foreseen
 
 
 def _span(kind: int, expert: int, first: int, last: int, begin: int, end: int) -> Span:
@@ -121,6 +123,8 @@ class Metrics:
     """and compute / T."""
     hit_rate: float
     byte_hit_rate: float
+    foreseen_rate: float
+    """Of the blocks that were used, those that were named before their layer's turn."""
     tokens: int
     tokens_per_second: float
     read_bytes: int
@@ -187,6 +191,7 @@ def measure(record: Record) -> Metrics:
         compute_share=compute / total,
         hit_rate=record.hits / max(1, record.blocks),
         byte_hit_rate=record.hit_bytes / max(1, record.block_bytes),
+        foreseen_rate=record.foreseen / max(1, record.blocks),
         tokens=record.tokens,
         tokens_per_second=record.tokens / total * 1e9,
         read_bytes=read_bytes,
@@ -229,6 +234,7 @@ TABLE = (
     ("hidden", "hidden_fraction", "{:.1%}"),
     ("hit rate, blocks", "hit_rate", "{:.1%}"),
     ("hit rate, bytes", "byte_hit_rate", "{:.1%}"),
+    ("foreseen, blocks", "foreseen_rate", "{:.1%}"),
     ("tokens", "tokens", "{:,}"),
     ("tokens a second", "tokens_per_second", "{:,.1f}"),
     ("bytes read a token", "read_bytes_per_token", "{:,.0f}"),

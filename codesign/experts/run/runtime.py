@@ -8,42 +8,23 @@ The outputs are those of `codesign.reference.moe`, whatever the schedule, budget
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.errors import InputError
 from codesign.experts.file.store import Store
 from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.run.compute import Batch, Gates, Int8s, Int16s, LayerKernel, Widths, Workers
+from codesign.experts.run.compute import Batch, Gates, Int8s, Int16s, LayerKernel, Workers
+from codesign.experts.run.foresight import named_blocks
 from codesign.experts.run.metrics import Record, add_log, major_faults, now
-from codesign.experts.run.reader import Arena, Reader, ReaderOptions, forget_file
+from codesign.experts.run.options import RuntimeOptions, choose
+from codesign.experts.run.reader import Arena, Reader, forget_file
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.schedule import Order, Schedule, ahead_of_layer
+from codesign.experts.run.schedule import ahead_of_layer
 from codesign.kernels.native import native
-from codesign.spec.moe import ExpertFormat, WidthPolicy
-
-OVERHEAD_BYTES = 192 << 20
-"""What the process may hold beside the budget and the layers' constants: interpreter, libraries, activations."""
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How to run. `budget`: bytes for blocks of experts. `pin`: keep the hot set of a trace resident."""
-
-    budget: int
-    schedule: Schedule = field(default_factory=lambda: Schedule(Order.HOTTEST_BIT_FIRST, hits_first=True))
-    reader: ReaderOptions = field(default_factory=ReaderOptions)
-    threads: int = 1
-    variant: str | None = None
-    pin: bool = True
-    policy: WidthPolicy = field(default_factory=WidthPolicy)
-    width: int | None = None
-    """One width for all pairs of token and expert; else the policy decides (formats with one level have one)."""
 
 
 def block_counts(store: Store, trace: RoutingTrace, options: RuntimeOptions) -> dict[BlockKey, float]:
@@ -75,16 +56,6 @@ def check_trace(store: Store, trace: RoutingTrace) -> None:
         raise InputError(
             f"trace must have the store's {len(store.layers)} layers, not {trace.layers}; record one with this model"
         )
-
-
-def choose(kind: ExpertFormat, gates: npt.NDArray[np.integer], options: RuntimeOptions) -> Widths:
-    """The width of each pair of token and expert [T, E]; 0 where the gate is 0."""
-    if options.width is None:
-        made: Widths = np.empty(gates.shape, dtype=np.uint8)
-        policy, sixteen = options.policy, np.ascontiguousarray(gates, dtype=np.uint16)
-        native().choose_widths(sixteen, kind.widths, policy.high, policy.low, made)
-        return made
-    return ((gates > 0) * options.width).astype(np.uint8)
 
 
 class Runtime:
@@ -168,15 +139,20 @@ class Runtime:
         """A batch of tokens with the widths that the options give them."""
         return Batch(x, gates, residual, choose(self.store.kind, gates, self.options))
 
-    def layer(self, number: int, batch: Batch, following: int | None = None) -> Int16s:
-        """Compute a layer. `following`: the layer that comes next, of which likely blocks may be read meanwhile.
+    def named(self, layer: int, gates: Gates) -> list[int]:
+        """The blocks that tokens with these gates [T, E] read of a layer, for `layer`'s `foreseen`."""
+        return named_blocks(self.store.kind, self._numbers.of, layer, gates, self.options)
 
+    def layer(self, number: int, batch: Batch, following: int | None = None, foreseen: Sequence[int] = ()) -> Int16s:
+        """Compute a layer. What may be read meanwhile: the `foreseen` blocks (`named`), of the layers that come next.
+
+        Where there are none: blocks that are likely to be used in `following`, the next layer.
         Raises InputError when a block cannot be read, or is not the one that was packed.
         """
         batch.check(self.store.layers[number])
         y: Int16s = np.empty(batch.residual.shape, dtype=np.int16)
         arrays = (np.ascontiguousarray(a) for a in (batch.x, batch.gates, batch.widths, batch.residual))
-        ahead = self._none if following is None else self._ahead_of(following, len(batch.x))
+        ahead = self._ahead_of(following, foreseen, len(batch.x))
         self._finish(self._stream.run(number, *arrays, y, ahead))
         return y
 
@@ -188,9 +164,11 @@ class Runtime:
             key = self._numbers.keys[end.failure.tag]
             raise self._reader.failure(key, self.store.block(*key), end.failure)
 
-    def _ahead_of(self, following: int, tokens: int) -> Any:
-        """What of the next layer is worth reading before its routing is known."""
-        if not self.options.schedule.ahead:
+    def _ahead_of(self, following: int | None, foreseen: Sequence[int], tokens: int) -> Any:
+        """What is worth reading before its layer's turn."""
+        if foreseen:
+            return native().Ahead(foreseen, foreseen=True)
+        if following is None or not self.options.schedule.ahead:
             return self._none
         at = following, tokens
         if at not in self._likely:
@@ -198,7 +176,7 @@ class Runtime:
             shape = layer.num_experts, len(self.store.kind.levels)
             share = layer.top_k / layer.num_experts
             likely = ahead_of_layer(self.options.schedule.order, following, shape, self._counts, tokens, share)
-            self._likely[at] = native().Ahead(following, [self._numbers.of[key] for key in likely])
+            self._likely[at] = native().Ahead([self._numbers.of[key] for key in likely], foreseen=False)
         return self._likely[at]
 
 

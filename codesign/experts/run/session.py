@@ -13,10 +13,12 @@ from codesign.errors import CheckError, InputError
 from codesign.experts.file.codec import stored_experts
 from codesign.experts.file.store import Store
 from codesign.experts.run.compute import Batch, Int8s, Int16s
+from codesign.experts.run.foresight import drawn_prediction, foreseen_blocks
 from codesign.experts.run.metrics import Metrics, Record, measure
+from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.reader import Io, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import Runtime, RuntimeOptions, check_trace
+from codesign.experts.run.runtime import Runtime, check_trace
 from codesign.reference.moe import moe
 
 Progress = Callable[[int, int], None]
@@ -102,19 +104,23 @@ def run_trace(
     check: int = 0,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
+    recall: float = 1.0,
 ) -> RunResult:
     """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
 
-    The first `check` batches are compared with the reference, outside the measured time.
+    The first `check` batches are compared with the reference, outside the measured time. With foresight
+    (`options.foresight` layers), `recall` of the experts are foreseen (`drawn_prediction`), at every distance alike.
     Raises InputError when trace and store do not fit, CheckError when a bit differs.
     """
     check_trace(store, trace)
+    predicted = drawn_prediction(trace, recall, seed)
     inputs = drawn_inputs(store, max(trace.batches), seed)
     kept: list[tuple[int, Batch, Int16s]] = []
     last = len(store.layers) - 1
     gates = [[trace.dense_gates(n, layer) for layer in range(last + 1)] for n in range(len(trace.batches))]
     with Runtime(store, options, hot) as runtime:
         runtime.warm()
+        names = foreseen_blocks(runtime.named, predicted, options.foresight)
         runtime.start()
         for number, tokens in enumerate(trace.batches):
             residual = inputs[0][1][:tokens]
@@ -123,7 +129,7 @@ def run_trace(
                     residual = inputs[layer][1][:tokens]
                 batch = runtime.batch(inputs[layer][0][:tokens], gates[number][layer], residual)
                 following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
-                residual = runtime.layer(layer, batch, following)
+                residual = runtime.layer(layer, batch, following, names[number][layer])
                 if number < check:
                     kept.append((layer, batch, residual))
             runtime.record.tokens += tokens

@@ -21,6 +21,12 @@ struct ResidentBlock {
   std::int64_t pin = -1;  // its own place in the arena, or none
 };
 
+// What does not give way to a block that is read ahead: blocks of two layers, or those that were named.
+struct Keep {
+  int layer = -1, other = -1;
+  bool named = false;
+};
+
 class Residency {
  public:
   // std::invalid_argument when a block has neither a place of its own nor slots of its size.
@@ -38,19 +44,22 @@ class Residency {
   // Slots that are free or can be freed (speculative reads in flight count: they end).
   std::int64_t available(int kind) const;
 
-  // A place to read the block to, or -1 when every slot is in use; blocks of the two layers to be kept stay.
-  std::int64_t begin_load(int block, int keep = -1, int keep_too = -1);
+  // A place to read the block to, or -1 when every slot is in use; what is to be kept stays.
+  std::int64_t begin_load(int block, const Keep& keep = {});
   void end_load(int block);  // it has arrived
   void drop(int block);      // it did not arrive: its slot is free again
   void claim(int block);     // it stays until it is released; resident or loading
   void release(int block);   // it was just used, and may give way
   void touch(int block);     // it will be used soon
+  void name(int block);      // a routing that was foreseen will use it, until its layer's turn
+  void forget(int block);    // its layer's turn has come
+  bool named(int block) const { return at(block).named; }
 
  private:
   struct State {
     std::int64_t size = 0, place = -1;
     int layer = 0, kind = -1;
-    bool pinned = false, here = false, loading = false, claimed = false;
+    bool pinned = false, here = false, loading = false, claimed = false, named = false;
     int next = -1, previous = -1;  // in the list of idle blocks of its kind, least recently used first
   };
   struct Kind {
@@ -64,7 +73,7 @@ class Residency {
   Kind& kind_of(const State& state) { return kinds_[static_cast<std::size_t>(state.kind)]; }
   void append(int block);
   void remove(int block);
-  std::int64_t evict(const Kind& kind, int keep, int keep_too);
+  std::int64_t evict(const Kind& kind, const Keep& keep);
 
   std::vector<State> blocks_;
   std::vector<Kind> kinds_;

@@ -39,6 +39,7 @@ struct PassEvent {
 
 struct Counts {
   std::int64_t blocks = 0, block_bytes = 0, hits = 0, hit_bytes = 0, pairs = 0, pair_bits = 0;
+  std::int64_t foreseen = 0;  // blocks that were named before their layer's turn
 };
 
 struct StreamLog {
@@ -55,10 +56,12 @@ struct PassEnd {
   std::optional<Completion> failure;
 };
 
-// What may be read ahead for the layer that follows, when nothing of the current one is left to be read.
+// What may be read, in this order and each block once, when nothing of the current layer is left to be read. Where a
+// routing that was foreseen names the blocks, of any layers, they take the place of what was used longest ago; where
+// they are only likely, all of the next layer, nothing of the two layers gives way to them.
 struct Ahead {
-  int layer = -1;  // none
   std::vector<int> blocks;
+  bool foreseen = false;
 };
 
 class Stream {
@@ -87,6 +90,8 @@ class Stream {
   void compute(StreamLayer& layer, LayerRun& run, const Demand& step);
   void compute_half(StreamLayer& layer, const Demand& step);
   void look_ahead(int number, const Ahead& ahead);
+  void foresee(const StreamLayer& layer, const Ahead& ahead);
+  void count(const LayerRun& run);
   void submit(int block, std::int64_t place);
   bool sound(int block) const;
   Blocks blocks_of(const StreamLayer& layer, int expert, int last) const;
@@ -103,6 +108,7 @@ class Stream {
   bool eager_;
   std::function<void()> interrupted_;
   LayerPass pass_;
+  std::size_t ahead_ = 0;  // of the blocks to be read ahead, the next
   StreamLog log_;
 };
 
