@@ -9,7 +9,7 @@ CPP_FOLDERS := kernels/src kernels/include/codesign kernels/tests hls/include/co
 	rtl_tests rtl_tests/machine
 CPP := $(wildcard $(foreach folder,$(CPP_FOLDERS),$(folder)/*.cpp $(folder)/*.hpp))
 SOURCES := codesign tests rtl_tests boards benchmarks
-BENCH_EDGE := cpu_m3vit_tiny low_bit_gemm expert_formats digits_experts streaming \
+BENCH_EDGE := cpu_m3vit_tiny low_bit_gemm expert_formats digits_experts streaming foresight \
 	$(if $(wildcard /dev/nvidia0 /dev/nvhost-gpu),gpu_experts)
 KERNELS := $(wildcard kernels/CMakeLists.txt kernels/src/* kernels/include/codesign/*)
 

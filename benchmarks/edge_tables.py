@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/edge-results.md, from what cpu_m3vit_tiny, low_bit_gemm and streaming have stored.
+"""The tables of docs/edge-results.md, from what cpu_m3vit_tiny, low_bit_gemm, streaming and foresight have stored.
 
 `python benchmarks/edge_tables.py` runs nothing; `make bench-edge` calls it last.
 """
@@ -93,6 +93,22 @@ def _pair(step: Any) -> tuple[list[float], list[float]]:
     return step["tokens_per_second"], step["gain"]
 
 
+def foresight() -> str:
+    """What it gains to know a routing early."""
+    heads = (
+        "decode", "budget", "known", "tokens/s", "gain", "MB read a token", "I/O of the time", "compute", "T / ideal",
+    )  # fmt: skip
+    rows = [
+        (
+            r["format"], f"{r['budget']:.0%}", r["known"], f"{r['tokens_per_second']:.1f}", f"{r['gain']:.2f} x",
+            f"{r['read_bytes_per_token'] / 1e6:.0f}", f"{r['io_share']:.0%}", f"{r['compute_share']:.0%}",
+            f"{r['ideal_ratio']:.2f}",
+        )
+        for r in stored("foresight")["runs"]
+    ]  # fmt: skip
+    return markdown(heads, rows, left=3)
+
+
 def main() -> None:
     """Fill the document."""
     tables = {
@@ -102,6 +118,7 @@ def main() -> None:
         "decode": streaming("decode"),
         "prefill": streaming("prefill"),
         "ablation": ablation(),
+        "foresight": foresight(),
     }
     replace_tables(DOCUMENT, "edge_tables", tables)
     print(DOCUMENT)

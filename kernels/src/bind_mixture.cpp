@@ -244,8 +244,8 @@ void bind_mixture(nb::module_& m) {
              const nb::gil_scoped_release release;
              return owner.stream.warm(blocks);
            })
-      .def("run", &run, nb::arg("number"), nb::arg("x"), nb::arg("gates"), nb::arg("widths"), nb::arg("residual"),
-           nb::arg("y").noconvert(), nb::arg("ahead"))
+      .def("run", &run, nb::arg("number"), nb::arg("x").noconvert(), nb::arg("gates").noconvert(),
+           nb::arg("widths").noconvert(), nb::arg("residual").noconvert(), nb::arg("y").noconvert(), nb::arg("ahead"))
       .def("take_log", [](StreamOwner& owner) {
         StreamLog log = owner.stream.take_log();
         const codesign::Counts& c = log.counts;

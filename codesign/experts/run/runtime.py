@@ -149,11 +149,15 @@ class Runtime:
         Where there are none: blocks that are likely to be used in `following`, the next layer.
         Raises InputError when a block cannot be read, or is not the one that was packed.
         """
-        batch.check(self.store.layers[number])
         y: Int16s = np.empty(batch.residual.shape, dtype=np.int16)
-        arrays = (np.ascontiguousarray(a) for a in (batch.x, batch.gates, batch.widths, batch.residual))
         ahead = self._ahead_of(following, foreseen, len(batch.x))
-        self._finish(self._stream.run(number, *arrays, y, ahead))
+        try:
+            end = self._stream.run(number, batch.x, batch.gates, batch.widths, batch.residual, y, ahead)
+        except (TypeError, ValueError):  # not what the native module takes
+            batch.check(self.store.layers[number])
+            arrays = (np.ascontiguousarray(a) for a in (batch.x, batch.gates, batch.widths, batch.residual))
+            end = self._stream.run(number, *arrays, y, ahead)
+        self._finish(end)
         return y
 
     def _finish(self, end: Any) -> None:
