@@ -78,13 +78,8 @@ class Row:
 
     def facts(self) -> dict[str, object]:
         """As it is stored."""
-        return {
-            "format": self.form,
-            "budget": self.budget,
-            **asdict(self.way),
-            "gain": self.gain,
-            **asdict(self.metrics),
-        }
+        way = {"known": self.way.name, "ahead": self.way.layers, "recall": self.way.recall}
+        return {"format": self.form, "budget": self.budget, **way, "gain": self.gain, **asdict(self.metrics)}
 
     def line(self) -> str:
         """As it is printed. T/ideal in brackets is not judged: one side is below 20 % of the time."""

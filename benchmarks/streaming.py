@@ -5,7 +5,8 @@
 (its first layers; seeded random weights) into build/benchmarks, runs a drawn routing trace (Zipf with temporal
 locality) at budgets of 25, 50 and 100 % of each format's expert bytes, prints the tables and writes
 benchmarks/results/streaming.json. Every row runs in a process of its own, so that its peak resident set (VmHWM) is its
-own; of several repetitions the one with the median time counts. The first batch of each format is compared with the
+own. The rows of one mode and budget take turns in several rounds, so that all meet the same disk: the run with the
+median time counts, and of gains the median over the rounds. The first batch of each format is compared with the
 reference, bit for bit. Exit status 1 when a target is missed.
 """
 
@@ -16,8 +17,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 
@@ -45,6 +46,14 @@ BUDGETS = (0.25, 0.5, 1.0)
 SCHEDULES = tuple(Schedule(order, hits) for order in Order for hits in (False, True))
 BASELINE = Schedule(Order.ON_DEMAND)
 OURS = Schedule(Order.HOTTEST_BIT_FIRST, hits_first=True)
+ABLATION = (
+    ("int8, on demand, LRU", ExpertFormat.INT8, BASELINE, False),
+    ("+ nested levels", ExpertFormat.NESTED, BASELINE, False),
+    ("+ hottest bit first, hits first", ExpertFormat.NESTED, OURS, False),
+    ("+ pinned hot set", ExpertFormat.NESTED, OURS, True),
+    ("the same without nesting (int8)", ExpertFormat.INT8, OURS, True),
+    ("the same, ternary", ExpertFormat.TERNARY, OURS, True),
+)
 PREFILL = 64
 RATIO_LIMIT = 1.10
 SHARE = 0.20
@@ -132,10 +141,20 @@ def case(mode: str, form: ExpertFormat, budget: float, schedule: Schedule, pin: 
 
 @dataclass(frozen=True)
 class Row:
-    """One row's answer."""
+    """One row's answer in every round."""
 
     case: Case
-    metrics: Metrics
+    rounds: tuple[Metrics, ...]
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the round with the median time; the peak resident set is the largest."""
+        median = sorted(self.rounds, key=lambda m: m.seconds)[(len(self.rounds) - 1) // 2]
+        return replace(median, peak_rss_bytes=max(m.peak_rss_bytes for m in self.rounds))
+
+    def gain(self, base: Row) -> float:
+        """Speed against another row's, the median over the rounds."""
+        return statistics.median(b.seconds / m.seconds for b, m in zip(base.rounds, self.rounds, strict=True))
 
     @property
     def both_count(self) -> bool:
@@ -144,25 +163,42 @@ class Row:
 
 
 def run_case(setting: Setting, one: Case) -> Metrics:
-    """The repetition with the median time."""
+    """Run a case in this process."""
     store, trace = setting.store(one.format), setting.traces()[one.mode]
     size = int(store.expert_bytes * one.budget)
     options = RuntimeOptions(size, one.schedule, setting.reader, setting.threads, pin=one.pinned)
-    found = []
-    for _ in range(setting.repeat):
-        drop_page_cache(store)
-        found.append(run_trace(store, trace, options, setting.hot() if one.pinned else None).metrics)
-    median = statistics.median_low(m.seconds for m in found)
-    return next(m for m in found if m.seconds == median)
+    drop_page_cache(store)
+    return run_trace(store, trace, options, setting.hot() if one.pinned else None).metrics
 
 
-def in_own_process(setting: Setting, one: Case) -> Row:
-    """Run a case in a fresh process and print its line."""
+def in_own_process(setting: Setting, one: Case) -> Metrics:
+    """Run a case in a fresh process."""
     command = [sys.executable, __file__, *setting.arguments(), "--only", one.text()]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)  # noqa: S603
-    row = Row(one, Metrics(**json.loads(done.stdout)))
-    print(line(row), flush=True)
-    return row
+    return Metrics(**json.loads(done.stdout))
+
+
+def in_turns(setting: Setting, cases: Sequence[Case]) -> Iterator[Row]:
+    """Run cases, and print their lines."""
+    found: dict[Case, list[Metrics]] = {one: [] for one in cases}
+    for _ in range(setting.repeat):
+        for one, metrics in found.items():
+            metrics.append(in_own_process(setting, one))
+    for one, metrics in found.items():
+        row = Row(one, tuple(metrics))
+        print(line(row), flush=True)
+        yield row
+
+
+def cases_of(mode: str, budget: float) -> list[Case]:
+    """Every schedule for int8 and nested, the baseline and ours for ternary; first what the ablation compares."""
+    made = [case(mode, form, budget, schedule, pin) for _, form, schedule, pin in ABLATION if pin or mode == "decode"]
+    others = [
+        case(mode, form, budget, schedule)
+        for form, schedule in product(FORMATS, SCHEDULES)
+        if form is not ExpertFormat.TERNARY or schedule in (BASELINE, OURS)
+    ]
+    return list(dict.fromkeys([*made, *others]))
 
 
 HEAD = (
@@ -188,23 +224,14 @@ Find = Callable[[Case], Row]
 
 def ablation(find: Find) -> list[dict[str, object]]:
     """D2MoE's: nesting, scheduling and the hot set, one after the other, at every budget; tokens a second, decode."""
-    int8, nested, ternary = FORMATS
-    steps = (
-        ("int8, on demand, LRU", int8, BASELINE, False),
-        ("+ nested levels", nested, BASELINE, False),
-        ("+ hottest bit first, hits first", nested, OURS, False),
-        ("+ pinned hot set", nested, OURS, True),
-        ("the same without nesting (int8)", int8, OURS, True),
-        ("the same, ternary", ternary, OURS, True),
-    )
     print(f"\n{'tokens/s, decode, budget':34}" + "".join(f"{budget:>17.0%}" for budget in BUDGETS))
     made: list[dict[str, object]] = []
-    for name, form, schedule, pin in steps:
+    for name, form, schedule, pin in ABLATION:
         speeds, gains = [], []
         for budget in BUDGETS:
-            base = find(case("decode", int8, budget, BASELINE)).metrics.tokens_per_second
-            speeds.append(find(case("decode", form, budget, schedule, pin)).metrics.tokens_per_second)
-            gains.append(speeds[-1] / base)
+            row = find(case("decode", form, budget, schedule, pin))
+            speeds.append(row.metrics.tokens_per_second)
+            gains.append(row.gain(find(case("decode", ExpertFormat.INT8, budget, BASELINE))))
         print(f"{name:34}" + "".join(f"{s:8.1f} ({g:5.2f} x)" for s, g in zip(speeds, gains, strict=True)))
         made.append({"what": name, "budgets": BUDGETS, "tokens_per_second": speeds, "gain": gains})
     return made
@@ -309,7 +336,7 @@ def parse() -> tuple[Setting, Case | None]:
     parser.add_argument("--layers", type=int, default=2, help="of OLMoE's 16 (default 2: 0.8 GB of int8)")
     parser.add_argument("--tokens", type=int, default=64, help="decoded tokens (default 64)")
     parser.add_argument("--threads", type=int, default=1, help="that compute (default 1)")
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions; the median counts (default 3)")
+    parser.add_argument("--repeat", type=int, default=5, help="rounds; medians count (default 5)")
     parser.add_argument("--transport", type=Transport, default=Transport.URING, choices=list(Transport))
     parser.add_argument("--io", type=Io, default=Io.DIRECT, choices=list(Io))
     parser.add_argument("--only", type=Case.parse, help=argparse.SUPPRESS)
@@ -325,14 +352,8 @@ def main() -> int:
         print(json.dumps(asdict(run_case(setting, only))))
         return 0
     check(setting)
-    cases = [
-        case(mode, form, budget, schedule)
-        for mode, form, budget, schedule in product(MODES, FORMATS, BUDGETS, SCHEDULES)
-        if form is not ExpertFormat.TERNARY or schedule in (BASELINE, OURS)
-    ]
-    cases += [case("decode", ExpertFormat.NESTED, budget, OURS, pin=False) for budget in BUDGETS]
     print(HEAD)
-    rows = [in_own_process(setting, one) for one in cases]
+    rows = [row for mode, budget in product(MODES, BUDGETS) for row in in_turns(setting, cases_of(mode, budget))]
     steps = ablation(lambda one: next(row for row in rows if row.case == one))
     peaks = memory(rows)
     verdict = verdicts(rows, steps, peaks)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from codesign.experts.gpu.blocks import HostBlocks
 from codesign.experts.gpu.runtime import GpuRuntime
 from codesign.experts.run.compute import Batch, Int16s
-from codesign.experts.run.foresight import drawn_prediction, foreseen_blocks
+from codesign.experts.run.foresight import foreseen_blocks
 from codesign.experts.run.metrics import Metrics, Record, measure
 from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import RoutingTrace
@@ -64,8 +64,7 @@ def run_gpu_trace(
     check_trace(blocks.store, trace)
     inputs = drawn_inputs(blocks.store, max(trace.batches), seed)
     runtime = GpuRuntime(blocks, options, hot, ops)
-    predicted = drawn_prediction(trace, recall, seed)
-    names = foreseen_blocks(runtime.named, predicted, options.foresight)
+    names = foreseen_blocks(runtime.named, trace, options.foresight, recall, seed)
     runtime.warm()
     runtime.start()
     kept: list[tuple[int, Batch, Int16s]] = []

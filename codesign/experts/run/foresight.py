@@ -56,14 +56,16 @@ def named_blocks(
 
 
 def foreseen_blocks(
-    named: Callable[[int, Gates], list[int]], predicted: RoutingTrace, layers: int
+    named: Callable[[int, Gates], list[int]], trace: RoutingTrace, layers: int, recall: float, seed: int
 ) -> list[list[Sequence[int]]]:
-    """What is foreseen in each layer of each batch [batch][layer]: the predicted blocks of the next `layers` layers.
+    """What is foreseen in each layer of each batch [batch][layer]: the blocks of the next `layers` layers.
 
-    `named`: of the runtime. Nothing is foreseen of the batch behind: its tokens are not known yet.
+    `named`: of the runtime. `recall`: of the prediction that names them. Nothing is foreseen of the batch behind: its
+    tokens are not known yet. Raises InputError when `recall` is not from 0 to 1.
     """
     if not layers:
-        return [[()] * predicted.layers for _ in predicted.batches]
+        return [[()] * trace.layers for _ in trace.batches]
+    predicted = trace if recall == 1.0 else drawn_prediction(trace, recall, seed)
     made: list[list[Sequence[int]]] = []
     for batch in range(len(predicted.batches)):
         own = [named(layer, predicted.dense_gates(batch, layer)) for layer in range(predicted.layers)]

@@ -13,7 +13,7 @@ from codesign.errors import CheckError, InputError
 from codesign.experts.file.codec import stored_experts
 from codesign.experts.file.store import Store
 from codesign.experts.run.compute import Batch, Int8s, Int16s
-from codesign.experts.run.foresight import drawn_prediction, foreseen_blocks
+from codesign.experts.run.foresight import foreseen_blocks
 from codesign.experts.run.metrics import Metrics, Record, measure
 from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.reader import Io, Transport
@@ -109,18 +109,17 @@ def run_trace(
     """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
 
     The first `check` batches are compared with the reference, outside the measured time. With foresight
-    (`options.foresight` layers), `recall` of the experts are foreseen (`drawn_prediction`), at every distance alike.
+    (`options.foresight` layers), `recall` of the experts are foreseen, at every distance alike.
     Raises InputError when trace and store do not fit, CheckError when a bit differs.
     """
     check_trace(store, trace)
-    predicted = drawn_prediction(trace, recall, seed)
     inputs = drawn_inputs(store, max(trace.batches), seed)
     kept: list[tuple[int, Batch, Int16s]] = []
     last = len(store.layers) - 1
     gates = [[trace.dense_gates(n, layer) for layer in range(last + 1)] for n in range(len(trace.batches))]
     with Runtime(store, options, hot) as runtime:
         runtime.warm()
-        names = foreseen_blocks(runtime.named, predicted, options.foresight)
+        names = foreseen_blocks(runtime.named, trace, options.foresight, recall, seed)
         runtime.start()
         for number, tokens in enumerate(trace.batches):
             residual = inputs[0][1][:tokens]
