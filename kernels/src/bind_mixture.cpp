@@ -184,8 +184,7 @@ void bind_schedule(nb::module_& m) {
       .def_ro("block", &Demand::block)
       .def_ro("tokens", &Demand::tokens);
   m.def("in_order", &codesign::in_order);
-  nb::class_<Keep>(m, "Keep").def(nb::init<int, int, bool>(), nb::arg("layer") = -1, nb::arg("other") = -1,
-                                  nb::arg("named") = false);
+  nb::class_<Keep>(m, "Keep").def(nb::init<int, bool>(), nb::arg("layer") = -1, nb::arg("named") = false);
   nb::class_<Residency>(m, "Residency")
       .def(nb::new_(&make_residency), nb::arg("slots"), nb::arg("blocks"))
       .def("size", &Residency::size)

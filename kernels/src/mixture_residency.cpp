@@ -52,9 +52,7 @@ void Residency::remove(int block) {
 }
 
 std::int64_t Residency::evict(const Kind& kind, const Keep& keep) {
-  const auto stays = [&keep](const State& one) {
-    return one.layer == keep.layer || one.layer == keep.other || (keep.named && one.named);
-  };
+  const auto stays = [&keep](const State& one) { return one.layer == keep.layer || (keep.named && one.named); };
   int victim = kind.first;
   while (victim >= 0 && stays(at(victim)))
     victim = at(victim).next;

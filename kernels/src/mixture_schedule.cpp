@@ -242,6 +242,21 @@ bool LayerRun::turn_is_here(const Step& first) const {
   });
 }
 
+// When what waits finds no room: the next step of an expert that is here as a whole and holds slots.
+const LayerRun::Step* LayerRun::makes_room() const {
+  if (waiting_ == 0)
+    return nullptr;
+  const auto waits = std::find_if(steps_.begin(), steps_.end(), [](const Step& step) { return step.waiting; });
+  if (safe(*waits))
+    return nullptr;
+  const auto complete = [this](const Step& step) {
+    const Expert& expert = expert_of(step);
+    return step.open && expert.begun && expert.computed == step.what.level && turn_is_here(step);
+  };
+  const auto found = std::find_if(steps_.begin(), steps_.end(), complete);
+  return found == steps_.end() ? nullptr : &*found;
+}
+
 const Demand* LayerRun::next_step() const {
   if (open_ == 0)
     return nullptr;
@@ -251,6 +266,8 @@ const Demand* LayerRun::next_step() const {
   const Step& first = steps_[at];
   if (!ahead_)
     return turn_is_here(first) ? &first.what : nullptr;
+  if (const Step* const step = eager_ ? makes_room() : nullptr)
+    return &step->what;
   if (first.ready)
     return &first.what;
   if (!eager_ && !first.waiting)

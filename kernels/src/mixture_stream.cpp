@@ -103,7 +103,7 @@ Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& 
     while (const auto load = run.next_load())
       submit(load->block, load->place);
     if (run.all_asked_for())
-      look_ahead(static_cast<int>(pass.layer), ahead);
+      look_ahead(ahead);
     if (Failure bad = collect(0, &run, &layer, pass.last_read))
       return bad;
     const Demand* const step = run.next_step();
@@ -227,14 +227,14 @@ void Stream::foresee(const StreamLayer& layer, const Ahead& ahead) {
     residency_->name(*block);
 }
 
-void Stream::look_ahead(int number, const Ahead& ahead) {
+void Stream::look_ahead(const Ahead& ahead) {
   for (; ahead_ < ahead.blocks.size(); ++ahead_) {
     const int block = ahead.blocks[ahead_];
     if (reader_->pending() >= kAhead)
       return;
     if (residency_->resident(block) || residency_->loading(block))
       continue;
-    const Keep likely{number, residency_->layer(block)}, named{-1, -1, true};
+    const Keep likely{.layer = residency_->layer(block)}, named{.named = true};
     const std::int64_t place = residency_->begin_load(block, ahead.foreseen ? named : likely);
     if (place < 0)
       return;

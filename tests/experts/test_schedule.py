@@ -263,6 +263,27 @@ def test_hits_go_first() -> None:
         assert late.next_step() is None
 
 
+def test_hits_wait_for_an_expert_that_gives_its_slot_back() -> None:
+    """Experts 0 to 2 are pinned and hottest, 3 to 5 share two slots."""
+    sizes = {BlockKey(0, 0, e): 1 for e in range(6)}
+    counts = {BlockKey(0, 0, e): 5.0 for e in range(3)}
+    residency = Residency(plan_arena(5, sizes, counts, True, stream_experts=2), sizes)
+    for e in range(3):
+        residency.load(BlockKey(0, 0, e))
+    demand = {(e, 0): 5 if e < 3 else 1 for e in range(6)}
+    run = LayerRun(residency, 0, demand, Schedule(Order.HOTTEST_BIT_FIRST, hits_first=True))
+    assert [load[0].expert for load in iter(run.next_load, None) if load] == [3, 4]
+    assert run.next_step() == (0, 0)  # nothing else is here
+    run.arrived(BlockKey(0, 0, 4))
+    assert run.next_step() == (4, 0)
+    run.computed((4, 0))
+    load = run.next_load()
+    assert load is not None
+    assert load[0].expert == 5
+    run.arrived(BlockKey(0, 0, 3))
+    assert run.next_step() == (0, 0)  # nothing waits for room
+
+
 def test_the_least_recently_used_block_gives_way() -> None:
     sizes = {BlockKey(0, 0, e): 1 for e in range(4)}
     residency = Residency(plan_arena(2, sizes, {}, False), sizes)

@@ -102,7 +102,7 @@ class GpuRuntime:
         """
         begin = self._computing.mark()
         ahead = deque(foreseen or self._likely(following, len(batch.x)))
-        kept = native().Keep(named=True) if foreseen else native().Keep(number, -1 if following is None else following)
+        kept = native().Keep(named=True) if foreseen else native().Keep(-1 if following is None else following)
         work = LayerPass(self._ops, self._layers[number], self.blocks.kind, batch)
         demand = {BlockKey(number, level, e): tokens for (e, level), tokens in work.pairs.demand.items()}
         asked = [native().Demand(key.expert, key.level, self._numbers.of[key], n) for key, n in demand.items()]

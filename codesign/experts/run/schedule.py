@@ -33,7 +33,10 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """An order, and whether what is already here is computed before what is still read (COMET, arXiv 2502.19811)."""
+    """An order, and whether what is already here is computed before what is still read (COMET, arXiv 2502.19811).
+
+    With `hits_first`, when the reader has no room, an expert that gives its slots back goes before other hits.
+    """
 
     order: Order
     hits_first: bool = False

@@ -21,9 +21,9 @@ struct ResidentBlock {
   std::int64_t pin = -1;  // its own place in the arena, or none
 };
 
-// What does not give way to a block that is read ahead: blocks of two layers, or those that were named.
+// What does not give way to a block that is read ahead: blocks of a layer, or those that were named.
 struct Keep {
-  int layer = -1, other = -1;
+  int layer = -1;
   bool named = false;
 };
 

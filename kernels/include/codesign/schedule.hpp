@@ -31,7 +31,8 @@ std::vector<Demand> in_order(Order order, const std::vector<Demand>& demand);
 // banker, with experts as processes and slots as money).
 class LayerRun {
  public:
-  // `eager`: what is already here is computed before what is still read (COMET, arXiv 2502.19811).
+  // `eager`: what is already here is computed before what is still read (COMET, arXiv 2502.19811); but when the reader
+  // has no room, an expert that gives its slots back goes first.
   LayerRun(Residency& residency, const std::vector<Demand>& demand, Order order, bool eager);
 
   bool done() const { return open_ == 0; }              // every block was computed
@@ -72,6 +73,7 @@ class LayerRun {
   Expert& expert_of(const Step& step) { return experts_[static_cast<std::size_t>(step.what.expert)]; }
   const Expert& expert_of(const Step& step) const { return experts_[static_cast<std::size_t>(step.what.expert)]; }
   bool turn_is_here(const Step& first) const;
+  const Step* makes_room() const;
   std::vector<Step*> candidates();
   bool safe(const Step& step) const;
   bool can_finish(const Step& step, std::vector<std::int64_t> free) const;

@@ -56,9 +56,9 @@ struct PassEnd {
   std::optional<Completion> failure;
 };
 
-// What may be read, in this order and each block once, when nothing of the current layer is left to be read. Where a
-// routing that was foreseen names the blocks, of any layers, they take the place of what was used longest ago; where
-// they are only likely, all of the next layer, nothing of the two layers gives way to them.
+// What may be read, in this order and each block once, when nothing of the current layer is left to be read. It takes
+// the place of what was used longest ago: where a routing that was foreseen names the blocks, of any layers, of nothing
+// else that was named; where they are only likely, all of the next layer, of nothing of that layer.
 struct Ahead {
   std::vector<int> blocks;
   bool foreseen = false;
@@ -89,7 +89,7 @@ class Stream {
   Failure forget_ahead();
   void compute(StreamLayer& layer, LayerRun& run, const Demand& step);
   void compute_half(StreamLayer& layer, const Demand& step);
-  void look_ahead(int number, const Ahead& ahead);
+  void look_ahead(const Ahead& ahead);
   void foresee(const StreamLayer& layer, const Ahead& ahead);
   void count(const LayerRun& run);
   void submit(int block, std::int64_t place);
