@@ -29,7 +29,7 @@ from codesign.experts.run.metrics import Metrics
 from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.reader import Io, Transport
 from codesign.experts.run.runtime import drop_page_cache
-from codesign.experts.run.session import run_trace
+from codesign.experts.run.session import Replay, run_trace
 from codesign.reference import OPERATORS, run_graph
 from codesign.reference.functions import Ints
 from codesign.spec import Graph, OpKind, RouteParams
@@ -109,7 +109,7 @@ def decode(setting: Setting, store: Store, budget: float) -> Iterator[Row]:
                 int(store.expert_bytes * budget), OURS, setting.reader, setting.threads, foresight=way.layers
             )
             drop_page_cache(store)
-            metrics.append(run_trace(store, trace, options, hot, recall=way.recall).metrics)
+            metrics.append(run_trace(store, Replay(trace, hot, recall=way.recall), options).metrics)
     base = next(iter(found.values()))
     for way, metrics in found.items():
         median = sorted(metrics, key=lambda m: m.seconds)[(len(metrics) - 1) // 2]
@@ -120,7 +120,7 @@ def decode(setting: Setting, store: Store, budget: float) -> Iterator[Row]:
 def check(setting: Setting, store: Store) -> None:
     """Compare two tokens through every layer with the reference, with all of the routing known and half of it right."""
     options = RuntimeOptions(store.expert_bytes // 2, OURS, setting.reader, foresight=setting.layers - 1)
-    checked = run_trace(store, setting.first(), options, setting.hot(), check=1, recall=0.5).checked
+    checked = run_trace(store, Replay(setting.first(), setting.hot(), check=1, recall=0.5), options).checked
     print(f"{store.kind.value}: {checked} layers equal the reference", flush=True)
 
 
@@ -181,7 +181,8 @@ def main() -> int:
                 rows.append(row)
     known = [row for row in rows if row.judged and row.way.layers and row.way.recall == 1.0]
     worst = max((row.metrics.ideal_ratio for row in known), default=None)
-    print(f"T / ideal with a routing that is known: {worst:.3f} at most, {RATIO_LIMIT} wanted" if worst else "")
+    if worst is not None:
+        print(f"T / ideal with a routing that is known: {worst:.3f} at most, {RATIO_LIMIT} wanted")
     content = {
         "layers": setting.layers, "tokens": setting.tokens, "repeat": setting.repeat, "threads": setting.threads,
         "reads": f"{setting.io.value}, {setting.transport.value}", "routing": setting.traces()["decode"].source,

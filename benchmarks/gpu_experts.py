@@ -36,6 +36,7 @@ from codesign.experts.run.metrics import Metrics
 from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import drawn_trace
 from codesign.experts.run.schedule import Order, Schedule
+from codesign.experts.run.session import Replay
 from codesign.kernels.gpu.device import open_device
 from codesign.kernels.gpu.ops import Ops, Pairs
 from codesign.kernels.gpu.weights import Packing, Scaling, Weight
@@ -220,8 +221,8 @@ def streaming(ops: Ops, stores: list[Store], tokens: int, repeat: int) -> list[d
         for budget, schedule in product(BUDGETS, SCHEDULES):
             options = RuntimeOptions(int(blocks.bytes * budget), schedule)
             known = hot if schedule.ahead else None
-            run_gpu_trace(blocks, first, options, known, check=1, ops=ops)
-            found = [run_gpu_trace(blocks, trace, options, known, ops=ops).metrics for _ in range(repeat)]
+            run_gpu_trace(blocks, Replay(first, known, check=1), options, ops=ops)
+            found = [run_gpu_trace(blocks, Replay(trace, known), options, ops=ops).metrics for _ in range(repeat)]
             median = statistics.median_low(m.seconds for m in found)
             m = next(m for m in found if m.seconds == median)
             rows.append({"format": store.kind.value, "budget": budget, "schedule": str(schedule), **asdict(m)})

@@ -33,7 +33,7 @@ from codesign.experts.run.reader import Io, ReaderOptions, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
 from codesign.experts.run.runtime import drop_page_cache
 from codesign.experts.run.schedule import Order, Schedule
-from codesign.experts.run.session import run_trace
+from codesign.experts.run.session import Replay, run_trace
 from codesign.spec.moe import ExpertFormat
 from codesign.synthesis.layers import LayersRecipe, read_layers
 
@@ -168,7 +168,7 @@ def run_case(setting: Setting, one: Case) -> Metrics:
     size = int(store.expert_bytes * one.budget)
     options = RuntimeOptions(size, one.schedule, setting.reader, setting.threads, pin=one.pinned)
     drop_page_cache(store)
-    return run_trace(store, trace, options, setting.hot() if one.pinned else None).metrics
+    return run_trace(store, Replay(trace, setting.hot() if one.pinned else None), options).metrics
 
 
 def in_own_process(setting: Setting, one: Case) -> Metrics:
@@ -311,7 +311,7 @@ def check(setting: Setting) -> None:
     for form in FORMATS:
         store = setting.store(form)
         options = RuntimeOptions(store.expert_bytes // 2, OURS, setting.reader, setting.threads)
-        checked = run_trace(store, setting.first(), options, setting.hot(), check=1).checked
+        checked = run_trace(store, Replay(setting.first(), setting.hot(), check=1), options).checked
         print(f"{form.value}: {checked} layers equal the reference", flush=True)
 
 

@@ -18,7 +18,7 @@ from codesign.experts.run.compute import Where
 from codesign.experts.run.graph import run_graph
 from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.session import RunResult, drawn_pair, parse_budget, run_trace
+from codesign.experts.run.session import Replay, RunResult, drawn_pair, parse_budget, run_trace
 from codesign.experts.run.trace import write_perfetto
 from codesign.kernels.gpu.device import open_device
 
@@ -89,12 +89,11 @@ def run_store(
         trace, drawn = _routing(source, store)
         if source.recall is not None and not chosen.foresight:
             raise InputError("recall must come with foresight, and there is none; add --foresight")
-        recall = 1.0 if source.recall is None else source.recall
-        given = (trace, chosen, hot or drawn, check, source.seed, progress, recall)
+        replay = Replay(trace, hot or drawn, check, source.seed, 1.0 if source.recall is None else source.recall)
         if where is Where.CUDA:
-            result = run_gpu_trace(HostBlocks(store, open_device()), *given)
+            result = run_gpu_trace(HostBlocks(store, open_device()), replay, chosen, progress)
         else:
-            result = run_trace(store, *given)
+            result = run_trace(store, replay, chosen, progress)
     if record is not None:
         trace.save(record)
     if perfetto is not None:

@@ -17,7 +17,7 @@ from codesign.experts.run.reader import Faults, ReaderOptions, Transport
 from codesign.experts.run.routing import drawn_trace
 from codesign.experts.run.runtime import Runtime
 from codesign.experts.run.schedule import Order, Schedule
-from codesign.experts.run.session import run_trace
+from codesign.experts.run.session import Replay, run_trace
 from codesign.kernels.native import native
 from codesign.spec.moe import ExpertFormat
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
@@ -97,7 +97,7 @@ def test_right_and_wrong_predictions_give_the_references_bits(
     hot = drawn_trace(LAYERS, EXPERTS, TOP_K, (20,), seed=8)
     for share, foresight, recall in ((8, 1, 1.0), (8, 3, 0.5), (2, 9, 0.9), (1, 2, 0.0)):
         options = RuntimeOptions(store.expert_bytes // share, schedule, foresight=foresight)
-        result = run_trace(store, TRACE, options, hot, check=len(TRACE.batches), recall=recall)
+        result = run_trace(store, Replay(TRACE, hot, check=len(TRACE.batches), recall=recall), options)
         assert result.checked == LAYERS * len(TRACE.batches)
 
 
@@ -123,18 +123,18 @@ def test_any_blocks_may_be_named(store: Store, transport: Transport) -> None:
 def test_what_is_foreseen_is_counted(store: Store) -> None:
     """All of it with a perfect prediction, but for the layers that begin a batch; none without."""
     options = [RuntimeOptions(store.expert_bytes // 4, foresight=n) for n in (0, 1, 3)]
-    none, one, all_ = (run_trace(store, TRACE, o) for o in options)
+    none, one, all_ = (run_trace(store, Replay(TRACE), o) for o in options)
     assert none.metrics.foreseen_rate == 0
     first = sum(len(names) for names in _demand(store, options[1], 0))
     whole = sum(len(names) for layer in range(LAYERS) for names in _demand(store, options[1], layer))
     assert one.record.foreseen == all_.record.foreseen == whole - first
-    some = run_trace(store, TRACE, options[1], recall=0.5)
+    some = run_trace(store, Replay(TRACE, recall=0.5), options[1])
     assert 0.2 < some.metrics.foreseen_rate < one.metrics.foreseen_rate
 
 
 def _demand(store: Store, options: RuntimeOptions, layer: int) -> list[list[int]]:
     with Runtime(store, options) as runtime:
-        return [runtime.named(layer, TRACE.dense_gates(batch, layer)) for batch in range(len(TRACE.batches))]
+        return [runtime.placement.named(layer, TRACE.dense_gates(batch, layer)) for batch in range(len(TRACE.batches))]
 
 
 def test_what_is_named_is_asked_for_before_its_turn(store: Store) -> None:
@@ -143,7 +143,7 @@ def test_what_is_named_is_asked_for_before_its_turn(store: Store) -> None:
     for foresight in (0, 1):
         options = RuntimeOptions(store.expert_bytes // 6, foresight=foresight, pin=False)
         trace = drawn_trace(LAYERS, EXPERTS, TOP_K, (1,) * 8, seed=7)
-        record = run_trace(store, trace, options).record
+        record = run_trace(store, Replay(trace), options).record
         early = 0
         for read in record.reads:
             turns = [one for one in record.layers if one.begin <= read.submitted <= one.end]
@@ -160,7 +160,7 @@ def test_the_blocks_that_a_routing_names(store: Store) -> None:
     gates[0, [1, 5]] = 20000, 100  # all levels of expert 1, the lowest of 5
     gates[1, 5] = 9000
     with Runtime(store, RuntimeOptions(store.expert_bytes, Schedule(Order.SEQUENTIAL))) as runtime:
-        keys = [(key.level, key.expert) for key in (_key(block) for block in runtime.named(2, gates))]
+        keys = [(key.level, key.expert) for key in (_key(block) for block in runtime.placement.named(2, gates))]
     assert keys == [(0, 1), (0, 5), (1, 1), (1, 5), (2, 1), (2, 5)]
 
 

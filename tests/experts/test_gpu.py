@@ -23,6 +23,7 @@ from codesign.experts.run.metrics import Kind, measure
 from codesign.experts.run.options import RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
 from codesign.experts.run.schedule import Order, Schedule
+from codesign.experts.run.session import Replay
 from codesign.spec.moe import ExpertFormat
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
 from tests.gpu import TILES, ops_of
@@ -124,21 +125,21 @@ def test_all_that_fits_is_copied_once(stores: dict[ExpertFormat, HostBlocks]) ->
 def test_pinned_blocks_are_not_copied_again(stores: dict[ExpertFormat, HostBlocks]) -> None:
     blocks = stores[ExpertFormat.TERNARY]
     runtime = run_all(blocks, RuntimeOptions(blocks.bytes * 3 // 4))
-    assert runtime.plan.pinned
-    assert not set(runtime.plan.pinned) & {read.key for read in runtime.stop().reads}
+    assert runtime.placement.plan.pinned
+    assert not set(runtime.placement.plan.pinned) & {read.key for read in runtime.stop().reads}
 
 
 def test_a_trace(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None:
     layers = tuple(layer_of(name, dim=40, hidden=24) for name in "ab")
     blocks = HostBlocks(make_store(tmp_path / "s", ExpertFormat.NESTED, layers), ops_of().device)
     trace = drawn_trace(2, 6, 2, (3, 1, 1), 7)
-    result = run_gpu_trace(blocks, trace, RuntimeOptions(blocks.bytes // 2), HOT, check=2, ops=ops_of())
+    result = run_gpu_trace(blocks, Replay(trace, HOT, check=2), RuntimeOptions(blocks.bytes // 2), ops=ops_of())
     assert result.checked == 4
     assert result.metrics.tokens == 5
     assert result.device == ops_of().device.name
     assert 0 < result.pinned_bytes < result.arena_bytes
     with pytest.raises(InputError, match="trace must have the store's 2 layers, not 3"):
-        run_gpu_trace(blocks, drawn_trace(3, 6, 2, (1,), 7), RuntimeOptions(blocks.bytes), ops=ops_of())
+        run_gpu_trace(blocks, Replay(drawn_trace(3, 6, 2, (1,), 7)), RuntimeOptions(blocks.bytes), ops=ops_of())
 
 
 def test_the_command(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None:

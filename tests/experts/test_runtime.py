@@ -24,11 +24,12 @@ from codesign.experts.file.store import Store
 from codesign.experts.run.compute import Batch
 from codesign.experts.run.metrics import merged, union_ns, within_ns
 from codesign.experts.run.options import OVERHEAD_BYTES, RuntimeOptions, choose
+from codesign.experts.run.placement import block_counts
 from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport, forget_file
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import Runtime, block_counts
+from codesign.experts.run.runtime import Runtime
 from codesign.experts.run.schedule import Order, Schedule
-from codesign.experts.run.session import parse_budget, run_trace
+from codesign.experts.run.session import Replay, parse_budget, run_trace
 from codesign.experts.run.trace import perfetto
 from codesign.kernels.native import variants
 from codesign.reference.moe import choose_widths
@@ -292,7 +293,7 @@ def test_what_is_measured_adds_up(stores: dict[tuple[ExpertFormat, bool], Store]
     trace = drawn_trace(2, 6, 2, (8, 1, 1, 1), seed=6)
     for schedule in SCHEDULES:
         options = RuntimeOptions(store.expert_bytes // 2, schedule, ReaderOptions(faults=Faults(delay_us=1000)))
-        result = run_trace(store, trace, options, drawn_trace(2, 6, 2, (20,), seed=5), check=4)
+        result = run_trace(store, Replay(trace, drawn_trace(2, 6, 2, (20,), seed=5), check=4), options)
         m, record = result.metrics, result.record
         assert result.checked == 8
         assert m.tokens == 11
@@ -316,7 +317,7 @@ def test_what_is_measured_adds_up(stores: dict[tuple[ExpertFormat, bool], Store]
 
 def test_the_timeline_opens(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
     store = stores[ExpertFormat.INT8, True]
-    result = run_trace(store, drawn_trace(2, 6, 2, (4, 1), 0), RuntimeOptions(store.expert_bytes // 2))
+    result = run_trace(store, Replay(drawn_trace(2, 6, 2, (4, 1), 0)), RuntimeOptions(store.expert_bytes // 2))
     events = json.loads(perfetto(result.record))["traceEvents"]
     assert {e["ph"] for e in events} == {"M", "X", "C"}
     tracks = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
@@ -339,7 +340,7 @@ def test_the_hot_set_is_what_the_trace_used_most(stores: dict[tuple[ExpertFormat
     counts = block_counts(store, hot, options)
     with Runtime(store, options, hot) as runtime:
         runtime.warm()
-        pinned = set(runtime.plan.pinned)
+        pinned = set(runtime.placement.plan.pinned)
         for key in pinned:
             for other in set(counts) - pinned:
                 smaller = store.block(*other).padded_bytes <= store.block(*key).padded_bytes
@@ -369,12 +370,12 @@ from codesign.experts.run.reader import *
 from codesign.experts.run.routing import drawn_trace
 from codesign.experts.run.options import *
 from codesign.experts.run.runtime import *
-from codesign.experts.run.session import run_trace
+from codesign.experts.run.session import Replay, run_trace
 from codesign.experts.file.store import Store
 store, budget = Store.open(Path(sys.argv[1])), int(sys.argv[2])
 options = RuntimeOptions(budget, reader=ReaderOptions(Io(sys.argv[3]), Transport(sys.argv[4])), threads=2)
 trace = drawn_trace(len(store.layers), 16, 4, (32, *(1,) * 8), 1)
-result = run_trace(store, trace, options, drawn_trace(len(store.layers), 16, 4, (64,), 0))
+result = run_trace(store, Replay(trace, drawn_trace(len(store.layers), 16, 4, (64,), 0)), options)
 print(peak_rss_bytes(), result.metrics.read_bytes)
 """
 
@@ -415,12 +416,12 @@ from codesign.experts.run.reader import *
 from codesign.experts.run.routing import drawn_trace
 from codesign.experts.run.options import *
 from codesign.experts.run.runtime import *
-from codesign.experts.run.session import run_trace
+from codesign.experts.run.session import Replay, run_trace
 from codesign.experts.file.store import Store
 store = Store.open(Path(sys.argv[1]))
 print("running", flush=True)
 options = RuntimeOptions(store.expert_bytes, reader=ReaderOptions(faults=Faults(delay_us=60_000_000)))
-run_trace(store, drawn_trace(1, 6, 2, (4,), 1), options)
+run_trace(store, Replay(drawn_trace(1, 6, 2, (4,), 1)), options)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(store.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 from codesign.experts.gpu.batch import LayerPass, Ready
 from codesign.experts.gpu.blocks import DeviceLayer, HostBlocks
 from codesign.experts.gpu.record import GpuRecord
-from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
-from codesign.experts.run.compute import Batch, Gates
-from codesign.experts.run.foresight import named_blocks
+from codesign.experts.run.arena import BlockKey
+from codesign.experts.run.compute import Batch
 from codesign.experts.run.metrics import Kind, Record
 from codesign.experts.run.options import RuntimeOptions, choose
+from codesign.experts.run.placement import Placement
 from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import block_counts
-from codesign.experts.run.schedule import ahead_of_layer
 from codesign.kernels.gpu.device import Mark
 from codesign.kernels.gpu.ops import Ops
 from codesign.kernels.native import native
@@ -46,16 +44,12 @@ class GpuRuntime:
         self, blocks: HostBlocks, options: RuntimeOptions, hot: RoutingTrace | None = None, ops: Ops | None = None
     ) -> None:
         self.blocks, self.options = blocks, options
-        if options.width is not None:
-            blocks.kind.level_count(options.width)
         self._ops = ops or Ops(blocks.device)
-        self._counts = block_counts(blocks.store, hot, options) if hot else {}
-        pin = options.pin and options.schedule.ahead
-        self.plan: ArenaPlan = plan_arena(options.budget, blocks.sizes, self._counts, pin)
-        self._numbers = BlockNumbers.make(blocks.sizes)
-        self._residency = make_residency(self.plan, blocks.sizes, self._numbers)
+        self.placement = Placement.make(blocks.store, blocks.kind, blocks.sizes, options, hot)
+        self._numbers = self.placement.numbers
+        self._residency = self.placement.residency()
         device = blocks.device
-        self._arena = device.device_bytes(self.plan.end)
+        self._arena = device.device_bytes(self.placement.plan.end)
         self._layers = [DeviceLayer.of(blocks, n) for n in range(len(blocks.store.layers))]
         self._computing = device.computing()
         self._copying = device.stream() if options.schedule.ahead else self._computing
@@ -67,7 +61,7 @@ class GpuRuntime:
 
     def warm(self) -> None:
         """Copy the pinned blocks. Without it they are copied when they are first needed."""
-        for key in sorted(self.plan.pinned):
+        for key in sorted(self.placement.plan.pinned):
             number = self._numbers.of[key]
             if not self._residency.resident(number) and not self._residency.loading(number):
                 self._submit(key, self._residency.begin_load(number))
@@ -88,21 +82,19 @@ class GpuRuntime:
         """The batch with the widths that the options give it."""
         return replace(batch, widths=choose(self.blocks.kind, batch.gates, self.options))
 
-    def named(self, layer: int, gates: Gates) -> list[int]:
-        """The blocks that tokens with these gates [T, E] read of a layer, for `layer`'s `foreseen`."""
-        return named_blocks(self.blocks.kind, self._numbers.of, layer, gates, self.options)
-
     def layer(
         self, number: int, batch: Batch, following: int | None = None, foreseen: Sequence[int] = ()
     ) -> torch.Tensor:
         """Compute a layer: int16 [T, D] on the device, which may not be done yet.
 
-        What may be copied meanwhile: the `foreseen` blocks (`named`), of the layers that come next; where there are
+        What may be copied meanwhile: the `foreseen` blocks, of the layers that come next; where there are
         none, blocks that are likely to be used in `following`, the next layer.
         """
         begin = self._computing.mark()
-        ahead = deque(foreseen or self._likely(following, len(batch.x)))
-        kept = native().Keep(named=True) if foreseen else native().Keep(-1 if following is None else following)
+        if foreseen or following is None:
+            ahead, kept = deque(foreseen), native().Keep(named=True)
+        else:
+            ahead, kept = deque(self.placement.likely(following, len(batch.x))), native().Keep(following)
         work = LayerPass(self._ops, self._layers[number], self.blocks.kind, batch)
         demand = {BlockKey(number, level, e): tokens for (e, level), tokens in work.pairs.demand.items()}
         asked = [native().Demand(key.expert, key.level, self._numbers.of[key], n) for key, n in demand.items()]
@@ -177,16 +169,6 @@ class GpuRuntime:
     def _take_all(self) -> None:
         while self._coming:
             self._take()
-
-    def _likely(self, following: int | None, tokens: int) -> list[int]:
-        schedule = self.options.schedule
-        if following is None or not schedule.ahead:
-            return []
-        layer = self.blocks.store.layers[following]
-        shape = layer.num_experts, len(self.blocks.kind.levels)
-        share = layer.top_k / layer.num_experts
-        likely = ahead_of_layer(schedule.order, following, shape, self._counts, tokens, share)
-        return [self._numbers.of[key] for key in likely]
 
     def _foresee(self, number: int, asked: Sequence[Any], foreseen: Sequence[int]) -> None:
         """Count what was named of this layer; what is named now gives way last."""

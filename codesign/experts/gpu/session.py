@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from codesign.experts.gpu.blocks import HostBlocks
 from codesign.experts.gpu.runtime import GpuRuntime
 from codesign.experts.run.compute import Batch, Int16s
-from codesign.experts.run.foresight import foreseen_blocks
 from codesign.experts.run.metrics import Metrics, Record, measure
 from codesign.experts.run.options import RuntimeOptions, choose
-from codesign.experts.run.routing import RoutingTrace
-from codesign.experts.run.runtime import check_trace
-from codesign.experts.run.session import Progress, compared, drawn_inputs, judge_layer
+from codesign.experts.run.placement import check_trace
+from codesign.experts.run.session import Progress, Replay, compared, drawn_inputs, judge_layer, turns
 from codesign.kernels.gpu.ops import Ops
 
 
@@ -47,41 +45,35 @@ class GpuRunResult:
 
 def run_gpu_trace(
     blocks: HostBlocks,
-    trace: RoutingTrace,
+    replay: Replay,
     options: RuntimeOptions,
-    hot: RoutingTrace | None = None,
-    check: int = 0,
-    seed: int = 0,
     progress: Progress = lambda done, total: None,
-    recall: float = 1.0,
     ops: Ops | None = None,
 ) -> GpuRunResult:
-    """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
+    """Every batch of a trace through every layer; the processor waits after those that are compared.
 
-    The first `check` batches are compared with the reference, outside the measured time; for them the processor waits
-    after every layer. Raises InputError when trace and store do not fit, CheckError when a bit differs.
+    Raises InputError when trace and store do not fit, CheckError when a bit differs.
     """
-    check_trace(blocks.store, trace)
-    inputs = drawn_inputs(blocks.store, max(trace.batches), seed)
-    runtime = GpuRuntime(blocks, options, hot, ops)
-    names = foreseen_blocks(runtime.named, trace, options.foresight, recall, seed)
+    batches = replay.trace.batches
+    check_trace(blocks.store, replay.trace)
+    inputs = drawn_inputs(blocks.store, max(batches), replay.seed)
+    runtime = GpuRuntime(blocks, options, replay.hot, ops)
+    coming = turns(replay, runtime.placement)
     runtime.warm()
     runtime.start()
     kept: list[tuple[int, Batch, Int16s]] = []
-    last = len(blocks.store.layers) - 1
-    for number, tokens in enumerate(trace.batches):
-        for layer in range(last + 1):
-            x, residual = inputs[layer]
-            gates = trace.dense_gates(number, layer)
-            batch = Batch(x[:tokens], gates, residual[:tokens], choose(blocks.kind, gates, options))
-            following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
-            y = runtime.layer(layer, batch, following, names[number][layer])
-            if number < check:
-                kept.append((layer, batch, y.cpu().numpy()))
+    for number, tokens in enumerate(batches):
+        for turn in coming[number]:
+            x, residual = inputs[turn.layer]
+            batch = Batch(x[:tokens], turn.gates, residual[:tokens], choose(blocks.kind, turn.gates, options))
+            y = runtime.layer(turn.layer, batch, turn.following, turn.foreseen)
+            if number < replay.check:
+                kept.append((turn.layer, batch, y.cpu().numpy()))
         runtime.record.counts.tokens += tokens
-        progress(number + 1, len(trace.batches))
+        progress(number + 1, len(batches))
     record = runtime.stop()
     for layer, batch, found in kept:
         judge_layer(blocks.store, layer, batch, found)
-    pinned = sum(blocks.sizes[key] for key in runtime.plan.pinned)
-    return GpuRunResult(blocks.device.name, measure(record), record, runtime.plan.end, pinned, len(kept))
+    placement = runtime.placement
+    name, arena, pinned = blocks.device.name, placement.plan.end, placement.pinned_bytes
+    return GpuRunResult(name, measure(record), record, arena, pinned, len(kept))

@@ -8,19 +8,12 @@ prediction changes no bit: what was read in vain is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.experts.run.arena import BlockKey
-from codesign.experts.run.compute import Gates
-from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import RoutingTrace
-from codesign.kernels.native import native
-from codesign.spec.moe import ExpertFormat
 
 
 def drawn_prediction(trace: RoutingTrace, recall: float, seed: int) -> RoutingTrace:
@@ -39,35 +32,3 @@ def drawn_prediction(trace: RoutingTrace, recall: float, seed: int) -> RoutingTr
     wrong = draws.random(trace.experts.shape) >= recall
     experts = np.where(wrong, others, trace.experts)
     return replace(trace, source=f"{trace.source}, predicted with recall {recall:g}", experts=experts)
-
-
-def named_blocks(
-    kind: ExpertFormat, numbers: Mapping[BlockKey, int], layer: int, gates: Gates, options: RuntimeOptions
-) -> list[int]:
-    """The blocks that tokens with these gates [T, E] read of a layer, in the schedule's order."""
-    widths = choose(kind, gates, options)
-    demand = [
-        native().Demand(expert, level, numbers[BlockKey(layer, level, expert)], tokens)
-        for level, width in enumerate(kind.widths)
-        for expert, tokens in enumerate((widths >= width).sum(axis=0).tolist())
-        if tokens
-    ]
-    return [one.block for one in native().in_order(options.schedule.order.native, demand)]
-
-
-def foreseen_blocks(
-    named: Callable[[int, Gates], list[int]], trace: RoutingTrace, layers: int, recall: float, seed: int
-) -> list[list[Sequence[int]]]:
-    """What is foreseen in each layer of each batch [batch][layer]: the blocks of the next `layers` layers.
-
-    `named`: of the runtime. `recall`: of the prediction that names them. Nothing is foreseen of the batch behind: its
-    tokens are not known yet. Raises InputError when `recall` is not from 0 to 1.
-    """
-    if not layers:
-        return [[()] * trace.layers for _ in trace.batches]
-    predicted = trace if recall == 1.0 else drawn_prediction(trace, recall, seed)
-    made: list[list[Sequence[int]]] = []
-    for batch in range(len(predicted.batches)):
-        own = [named(layer, predicted.dense_gates(batch, layer)) for layer in range(predicted.layers)]
-        made.append([list(chain(*own[layer + 1 : layer + 1 + layers])) for layer in range(predicted.layers)])
-    return made

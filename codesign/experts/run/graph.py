@@ -185,7 +185,7 @@ def _foresee(runtime: Runtime, coming: Sequence[_Stage], numbers: Mapping[str, i
     begin = now()
     for one in [stage.mixture for stage in coming if stage.mixture is not None][: runtime.options.foresight]:
         (gates,) = one.router.run(dict.fromkeys(one.router.inputs, x)).values()
-        found += runtime.named(numbers[one.node.name], np.ascontiguousarray(gates))
+        found += runtime.placement.named(numbers[one.node.name], np.ascontiguousarray(gates))
     if found:
         runtime.record.spans.append(Span(Kind.DENSE, "routers ahead", begin, now()))
     return found

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 import numpy as np
 
 from codesign.errors import CheckError, InputError
 from codesign.experts.file.codec import stored_experts
 from codesign.experts.file.store import Store
-from codesign.experts.run.compute import Batch, Int8s, Int16s
-from codesign.experts.run.foresight import foreseen_blocks
+from codesign.experts.run.compute import Batch, Gates, Int8s, Int16s
+from codesign.experts.run.foresight import drawn_prediction
 from codesign.experts.run.metrics import Metrics, Record, measure
 from codesign.experts.run.options import RuntimeOptions
+from codesign.experts.run.placement import Placement, check_trace
 from codesign.experts.run.reader import Io, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
-from codesign.experts.run.runtime import Runtime, check_trace
+from codesign.experts.run.runtime import Runtime
 from codesign.reference.moe import moe
 
 Progress = Callable[[int, int], None]
@@ -96,43 +98,78 @@ def drawn_pair(store: Store, prefill: int, tokens: int, seed: int) -> tuple[Rout
     return drawn_trace(*shape, batches, 1000 * seed + 1), drawn_trace(*shape, (PROFILE_TOKENS,), 1000 * seed)
 
 
-def run_trace(
-    store: Store,
-    trace: RoutingTrace,
-    options: RuntimeOptions,
-    hot: RoutingTrace | None = None,
-    check: int = 0,
-    seed: int = 0,
-    progress: Progress = lambda done, total: None,
-    recall: float = 1.0,
-) -> RunResult:
-    """Every batch of a trace through every layer: the trace routes, the tokens' values are random (seeded).
+@dataclass(frozen=True)
+class Replay:
+    """A trace to run along: it routes, the tokens' values are random (seeded).
 
-    The first `check` batches are compared with the reference, outside the measured time. With foresight
-    (`options.foresight` layers), `recall` of the experts are foreseen, at every distance alike.
+    `hot`: a trace that decides what is pinned. `recall`: with foresight, the share of the experts that are foreseen, at
+    every distance alike. The first `check` batches are compared with the reference, outside the measured time.
+    """
+
+    trace: RoutingTrace
+    hot: RoutingTrace | None = None
+    check: int = 0
+    seed: int = 0
+    recall: float = 1.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A batch's turn in a layer. `following`: the layer that comes next; `foreseen`: blocks of those that come."""
+
+    layer: int
+    gates: Gates
+    following: int | None
+    foreseen: Sequence[int]
+
+
+def turns(replay: Replay, placement: Placement) -> list[list[Turn]]:
+    """All turns [batch][layer]. Nothing is foreseen of the batch behind: its tokens are not known yet.
+
+    Raises InputError when the recall is not from 0 to 1.
+    """
+    trace, ahead = replay.trace, placement.options.foresight
+    known = drawn_prediction(trace, replay.recall, replay.seed) if ahead and replay.recall != 1.0 else trace
+    made = []
+    for batch in range(len(trace.batches)):
+        named = [placement.named(n, known.dense_gates(batch, n)) if ahead else [] for n in range(trace.layers)]
+        after = [*range(1, trace.layers), 0 if batch + 1 < len(trace.batches) else None]
+        made.append(
+            [
+                Turn(n, trace.dense_gates(batch, n), after[n], list(chain(*named[n + 1 : n + 1 + ahead])))
+                for n in range(trace.layers)
+            ]
+        )
+    return made
+
+
+def run_trace(
+    store: Store, replay: Replay, options: RuntimeOptions, progress: Progress = lambda done, total: None
+) -> RunResult:
+    """Every batch of a trace through every layer.
+
     Raises InputError when trace and store do not fit, CheckError when a bit differs.
     """
-    check_trace(store, trace)
-    inputs = drawn_inputs(store, max(trace.batches), seed)
+    batches = replay.trace.batches
+    check_trace(store, replay.trace)
+    inputs = drawn_inputs(store, max(batches), replay.seed)
     kept: list[tuple[int, Batch, Int16s]] = []
-    last = len(store.layers) - 1
-    gates = [[trace.dense_gates(n, layer) for layer in range(last + 1)] for n in range(len(trace.batches))]
-    with Runtime(store, options, hot) as runtime:
+    with Runtime(store, options, replay.hot) as runtime:
+        coming = turns(replay, runtime.placement)
         runtime.warm()
-        names = foreseen_blocks(runtime.named, trace, options.foresight, recall, seed)
         runtime.start()
-        for number, tokens in enumerate(trace.batches):
+        for number, tokens in enumerate(batches):
             residual = inputs[0][1][:tokens]
-            for layer, shape in enumerate(store.layers):
-                if residual.shape[1] != shape.embed_dim:
-                    residual = inputs[layer][1][:tokens]
-                batch = runtime.batch(inputs[layer][0][:tokens], gates[number][layer], residual)
-                following = layer + 1 if layer < last else (0 if number + 1 < len(trace.batches) else None)
-                residual = runtime.layer(layer, batch, following, names[number][layer])
-                if number < check:
-                    kept.append((layer, batch, residual))
+            for turn in coming[number]:
+                x, drawn = inputs[turn.layer]
+                if residual.shape[1] != drawn.shape[1]:
+                    residual = drawn[:tokens]
+                batch = runtime.batch(x[:tokens], turn.gates, residual)
+                residual = runtime.layer(turn.layer, batch, turn.following, turn.foreseen)
+                if number < replay.check:
+                    kept.append((turn.layer, batch, residual))
             runtime.record.tokens += tokens
-            progress(number + 1, len(trace.batches))
+            progress(number + 1, len(batches))
         result = result_of(runtime, runtime.stop(), len(kept))
     for layer, batch, found in kept:
         judge_layer(store, layer, batch, found)
@@ -141,9 +178,10 @@ def run_trace(
 
 def result_of(runtime: Runtime, record: Record, checked: int) -> RunResult:
     """What a run gave, while its reader still lives."""
-    reader, pinned = runtime.reader, runtime.pinned_bytes
+    reader, pinned = runtime.reader, runtime.placement.pinned_bytes
     asked = runtime.options.reader.io, runtime.options.reader.transport
-    return RunResult(measure(record), record, reader.io, reader.transport, pinned, runtime.plan.end, checked, asked)
+    arena = runtime.placement.plan.end
+    return RunResult(measure(record), record, reader.io, reader.transport, pinned, arena, checked, asked)
 
 
 def drawn_inputs(store: Store, tokens: int, seed: int) -> list[tuple[Int8s, Int16s]]:
