@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ IMAGES = 3
 GPUS = Path("/dev/nvidia0"), Path("/dev/nvhost-gpu")
 if not any(path.exists() for path in GPUS):  # Triton reads this when it is first imported, by whomever
     os.environ["TRITON_INTERPRET"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # behind a shell's `&`; what tests start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

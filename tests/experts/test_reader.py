@@ -236,8 +236,6 @@ def test_a_slow_disk_is_waited_for_and_closing_does_not_wait(blocks: Blocks, tra
 def test_ctrl_c_ends_a_wait(blocks: Blocks, transport: Transport) -> None:
     """In a process of its own: SIGINT while it waits for a disk that takes a minute."""
     code = f"""
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from codesign.experts.run.arena import BlockKey
 from codesign.experts.file.index import Block

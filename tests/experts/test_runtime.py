@@ -409,8 +409,7 @@ def test_memory_stays_within_budget_and_constant(
 def test_ctrl_c_ends_a_run(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", ExpertFormat.INT8, (layer_of(),))
     code = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
 from pathlib import Path
 from codesign.experts.run.reader import *
 from codesign.experts.run.routing import drawn_trace
