@@ -8,6 +8,7 @@ a DSP48E1 with the 27-bit factor of the DSP48E2, packed, and counted as DSP48E2.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import os
@@ -110,6 +111,7 @@ def elaborate(rtl: Path, top: str, work: Path, cache: Path) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text)
     command = _command(folder, "\n".join(script))
+    _compile_yosys(folder)
     if toolchain.run(command).status:
         raise InputError(f"module {top} must elaborate in Yosys: {_first_error(command.log)}; correct the RTL")
     rtlil = (folder / "design.il").read_bytes()
@@ -152,6 +154,8 @@ def map_units(units: Sequence[Unit], work: Path, cache: Path, jobs: int, progres
                     progress(sum(found[one] is not None for one in keys), len(keys))
 
     progress(sum(found[key] is not None for key in keys), len(keys))
+    if todo:
+        _compile_yosys(work)
     toolchain.run_all([commands[key] for key in order], jobs, poll)
     poll()
     for key in order:
@@ -176,6 +180,21 @@ def _command(folder: Path, script: str) -> Command:
     (folder / "script.ys").write_text(script, encoding="utf-8")
     temporary = (("TMPDIR", str(folder)),)  # goes away with the folder, even if Yosys is killed
     return Command(Tool.YOSYS, ("-q", "-s", "script.ys"), folder / "yosys.log", folder, _SECONDS, temporary)
+
+
+def _compile_yosys(work: Path) -> None:
+    """Start Yosys, and nothing beside it: at its first start YoWASP compiles it, and writes what it keeps in place.
+
+    Whoever opened that file before it was whole, or has it mapped while it is written again, dies without a message.
+    """
+    lock = cache_folder() / ".lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            toolchain.run(Command(Tool.YOSYS, ("-V",), work / "version.log", work, _SECONDS))
+    except OSError as error:
+        raise _no_room(lock.parent, error) from None
 
 
 def _collect(command: Command, unit: Unit, cache: Path, key: str) -> Summary | None:
@@ -227,6 +246,8 @@ def _keep(entry: Path, content: bytes) -> None:
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{entry.parent} must be writable and have room: {reason(error)}; set XDG_CACHE_HOME"
-        ) from None
+        raise _no_room(entry.parent, error) from None
+
+
+def _no_room(folder: Path, error: OSError) -> InputError:
+    return InputError(f"{folder} must be writable and have room: {reason(error)}; set XDG_CACHE_HOME")

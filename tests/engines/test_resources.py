@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from codesign.engines import resources_yosys, toolchain
 from codesign.engines.bundle import Bundle
 from codesign.engines.resources import ModuleUse, ResourceReport, Synthesis, Use, measure, resources
 from codesign.engines.resources_units import LIMIT_BITS, cut, split
+from codesign.engines.toolchain import Command, Completed
 from codesign.errors import InputError
 from codesign.schedule import load_board
 from codesign.schedule.board import Resources
@@ -185,24 +189,40 @@ def test_the_whole_design_flat_takes_the_same(report: ResourceReport, base: Path
 def test_what_was_mapped_is_not_mapped_again(
     report: ResourceReport, base: Path, rtl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[int] = []
+    ran: list[Command] = []
     run_all = toolchain.run_all
-    monkeypatch.setattr(
-        toolchain, "run_all", lambda commands, *rest: ran.append(len(commands)) or run_all(commands, *rest)
-    )
+
+    def watched(commands: Sequence[Command], jobs: int, poll: Callable[[], None] | None = None) -> list[Completed]:
+        ran.extend(command for command in commands if command.args != ("-V",))
+        return run_all(commands, jobs, poll)
+
+    monkeypatch.setattr(toolchain, "run_all", watched)
     told: list[tuple[int, int]] = []
     again = run(rtl, base, progress=told)
     assert replace(again, seconds=0.0) == replace(report, seconds=0.0)
-    assert ran == [0]  # neither elaboration nor any module
+    assert not ran  # neither elaboration nor any module
     assert told == [(6, 6)]
     ran.clear()
     changed = dict(RTL)
     changed["chain.sv"] = "// a comment\n\n" + RTL["chain.sv"]
     changed["soft.sv"] = RTL["soft.sv"].replace("20'(b_i)", "20'(b_i[7:0])")
     other = run(write_rtl(base / "changed", changed), base)
-    assert ran == [1, 1]  # the module that does something else
+    assert len(ran) == 2  # elaboration, and the module that does something else
     assert other.total.dsp == report.total.dsp
     assert other.total.lut != report.total.lut
+
+
+def test_nothing_runs_while_yosys_may_be_compiled(rtl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources_yosys, "cache_folder", lambda: tmp_path / "yosys")
+    (tmp_path / "yosys").mkdir()
+    with ThreadPoolExecutor(1) as pool, (tmp_path / "yosys" / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        measured = pool.submit(run, rtl, tmp_path)
+        with pytest.raises(TimeoutError):
+            measured.result(1)
+        assert not list(tmp_path.rglob("*.log"))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert measured.result(120).fits
 
 
 def test_a_damaged_cache_entry_is_made_again(report: ResourceReport, base: Path, rtl: Path) -> None:
