@@ -124,9 +124,12 @@ def test_all_that_fits_is_copied_once(stores: dict[ExpertFormat, HostBlocks]) ->
 
 def test_pinned_blocks_are_not_copied_again(stores: dict[ExpertFormat, HostBlocks]) -> None:
     blocks = stores[ExpertFormat.TERNARY]
-    runtime = run_all(blocks, RuntimeOptions(blocks.bytes * 3 // 4))
-    assert runtime.placement.plan.pinned
-    assert not set(runtime.placement.plan.pinned) & {read.key for read in runtime.stop().reads}
+    for quarters in (3, 4):
+        runtime = run_all(blocks, RuntimeOptions(blocks.bytes * quarters // 4))
+        pinned = runtime.placement.plan.pinned
+        assert (len(pinned) == len(blocks.sizes)) == (quarters == 4)
+        assert pinned
+        assert not pinned.keys() & {read.key for read in runtime.stop().reads}
 
 
 def test_a_trace(stores: dict[ExpertFormat, HostBlocks], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from codesign.errors import InputError
 from codesign.experts.file.store import Store
 from codesign.experts.run.compute import Batch
-from codesign.experts.run.metrics import merged, union_ns, within_ns
+from codesign.experts.run.metrics import measure, merged, union_ns, within_ns
 from codesign.experts.run.options import OVERHEAD_BYTES, RuntimeOptions, choose
 from codesign.experts.run.placement import block_counts
 from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport, forget_file
@@ -351,6 +351,19 @@ def test_the_hot_set_is_what_the_trace_used_most(stores: dict[tuple[ExpertFormat
         record = runtime.stop()
     assert pinned
     assert not pinned & {read.key for read in record.reads}
+
+
+def test_what_fits_is_read_before_the_clock_runs(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
+    for (kind, _), store in stores.items():
+        with Runtime(store, RuntimeOptions(store.expert_bytes), drawn_trace(2, 6, 2, (1,), seed=9)) as runtime:
+            runtime.warm()
+            runtime.start()
+            for number, tokens in BATCHES:
+                batch, wanted = expected(store, number, tokens)
+                np.testing.assert_array_equal(runtime.layer(number, batch), wanted, err_msg=kind.value)
+            record = runtime.stop()
+        assert not record.reads
+        assert measure(record).hit_rate == 1
 
 
 def test_budgets() -> None:

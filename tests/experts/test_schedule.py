@@ -322,9 +322,20 @@ def test_a_budget_below_one_expert_is_refused_with_what_is_needed() -> None:
 
 
 def test_a_budget_for_everything_holds_everything() -> None:
-    for pin in (False, True):
-        plan = plan_arena(48, ALL_SIZES, dict.fromkeys(KEYS, 1.0), pin)
-        assert len(plan.pinned) + sum(c.count for c in plan.classes) >= len(KEYS)
+    """Slots for all, or all of it pinned where a trace says that it may be: what the trace did not use as well."""
+    whole = sum(ALL_SIZES.values())
+    for counts, pin in (({}, True), ({KEYS[0]: 1.0}, False)):
+        plan = plan_arena(whole, ALL_SIZES, counts, pin)
+        assert not plan.pinned
+        assert sum(one.count for one in plan.classes) == len(KEYS)
+        assert plan.end == whole
+    plan = plan_arena(whole, ALL_SIZES, {KEYS[0]: 1.0}, True)
+    assert plan.pinned.keys() == set(KEYS)
+    assert not plan.classes
+    assert plan.end == whole
+    less = plan_arena(whole - 1, ALL_SIZES, dict.fromkeys(KEYS, 1.0), True)
+    assert less.classes
+    assert less.end < whole
 
 
 def test_reading_ahead_takes_only_what_is_likely() -> None:

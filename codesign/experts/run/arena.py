@@ -39,12 +39,8 @@ class ArenaPlan:
     budget: int
     pinned: Mapping[BlockKey, int]
     classes: tuple[SlotClass, ...]
-
-    @property
-    def end(self) -> int:
-        """Bytes that are used."""
-        last = self.classes[-1]
-        return last.place + last.size * last.count
+    end: int
+    """Bytes that are used."""
 
 
 def working_set(experts: Iterable[Sequence[int]]) -> dict[int, int]:
@@ -66,8 +62,8 @@ def plan_arena(
     """Divide `budget` bytes for blocks of the given (whole-page) sizes.
 
     `counts`: how often a trace used each block (empty when there is none): decides what is pinned and how many slots
-    each size gets. With `pin`, what is used most is pinned, and room for `stream_experts` experts (a quarter of the
-    budget at most) stays for the stream.
+    each size gets. With both, all blocks are pinned where all fit; elsewhere what is used most, and room for
+    `stream_experts` experts (a quarter of the budget at most) stays for the stream.
     Raises InputError when not even one expert fits, with the number that is needed.
     """
     experts: dict[tuple[int, int], list[int]] = {}
@@ -82,13 +78,15 @@ def plan_arena(
     pinned: dict[BlockKey, int] = {}
     place = 0
     if pin and counts:
-        room = budget - max(least, min(least * stream_experts, budget // 4))
+        all_fit = sum(sizes.values()) <= budget
+        room = budget if all_fit else budget - max(least, min(least * stream_experts, budget // 4))
         for key in sorted(sizes, key=lambda k: (-counts.get(k, 0.0), k)):
-            if counts.get(key, 0.0) > 0 and place + sizes[key] <= room:
+            if (all_fit or counts.get(key, 0.0) > 0) and place + sizes[key] <= room:
                 pinned[key] = place
                 place += sizes[key]
     left = {key: size for key, size in sizes.items() if key not in pinned}
-    return ArenaPlan(budget, pinned, _divide(budget - place, place, need, left, counts))
+    classes = _divide(budget - place, place, need, left, counts) if left else ()
+    return ArenaPlan(budget, pinned, classes, place + sum(one.size * one.count for one in classes))
 
 
 def _divide(
