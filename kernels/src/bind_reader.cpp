@@ -86,6 +86,7 @@ void bind_reader(nb::module_& m) {
       .def_rw("direct", &Options::direct)
       .def_rw("depth", &Options::depth)
       .def_rw("chunk", &Options::chunk)
+      .def_rw("watch_us", &Options::watch_us)
       .def_rw("faults", &Options::faults);
   nb::class_<Completion>(m, "Completion")
       .def_ro("tag", &Completion::tag)

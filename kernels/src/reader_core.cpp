@@ -9,7 +9,7 @@ namespace codesign {
 Reader::Reader(const std::string& path, std::shared_ptr<Arena> arena, const Options& options)
     : arena_(std::move(arena)),
       file_(path, options),
-      queue_(*arena_, std::max(kPage, options.chunk / kPage * kPage)),
+      queue_(*arena_, std::max(kPage, options.chunk / kPage * kPage), options.watch_us),
       backend_(options.backend) {
   const unsigned depth = std::clamp(options.depth, 1U, 256U);
   if (backend_ == Backend::uring && !options.faults.refuse_uring)

@@ -28,6 +28,11 @@ constexpr int kPatience = 8;  // reads in a row without progress before the file
 
 }  // namespace
 
+void Queue::tell() {
+  takeable_.store(!closed_ && !waiting_.empty(), std::memory_order_release);
+  collectable_.store(closed_ || !completions_.empty() || pending_ == 0, std::memory_order_release);
+}
+
 void Queue::push(const Request& request) {
   auto job = std::make_shared<Job>();
   job->request = request;
@@ -41,6 +46,7 @@ void Queue::push(const Request& request) {
     completions_.reserve(2 * (pending_ + 1));  // the threads never allocate
     waiting_.push_back(std::move(job));
     ++pending_;
+    tell();
   }
   work_.notify_one();
 }
@@ -57,6 +63,7 @@ std::size_t Queue::cancel() {
       waiting_.pop_back();
       ++dropped;
     }
+    tell();
   }
   if (dropped > 0)
     done_.notify_all();
@@ -68,6 +75,7 @@ void Queue::close() {
     const std::lock_guard lock(mutex_);
     closed_ = true;
     waiting_.clear();
+    tell();
   }
   work_.notify_all();
   done_.notify_all();
@@ -103,6 +111,7 @@ bool Queue::take_locked(Chunk& chunk) {
   ++job->open_chunks;
   if (job->issued == job->length)
     waiting_.pop_front();
+  tell();
   if (!waiting_.empty())
     work_.notify_one();
   return true;
@@ -158,6 +167,7 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
     if (job.issued < job.length) {  // its other chunks need not be read
       std::erase(waiting_, chunk.job);
       job.issued = job.length;
+      tell();
     }
   }
   job.arrived[(chunk.offset - job.request.offset) / chunk_] = status == Status::good;
@@ -178,6 +188,7 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
       job.begun = true;
       completions_.push_back(completion);
       completions_.back().status = Status::begun;
+      tell();
       done_.notify_all();
     }
   }
@@ -191,11 +202,14 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
   }
   completion.verified_ns = now_ns();
   completions_.push_back(completion);
+  tell();
   lock.unlock();
   done_.notify_all();
 }
 
 std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
+  if (timeout_us > 0)
+    watch(timeout_us, [this] { return collectable_.load(std::memory_order_acquire); });
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return closed_ || !completions_.empty() || pending_ == 0; };
   if (timeout_us > 0)
@@ -206,7 +220,9 @@ std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
       completions_.begin(), completions_.end(), [](const Completion& one) { return one.status != Status::begun; }));
   std::vector<Completion> next;
   next.reserve(2 * pending_);
-  return std::exchange(completions_, std::move(next));
+  next.swap(completions_);
+  tell();
+  return next;
 }
 
 std::size_t Queue::pending() const {

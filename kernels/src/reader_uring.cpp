@@ -82,6 +82,8 @@ class Ring {
 
   // Hands in what was prepared, and waits for at least `wanted` results. Returns errno.
   int enter(unsigned wanted) {
+    if (unsubmitted_ == 0 && wanted == 0)
+      return 0;
     const unsigned flags = wanted > 0 ? IORING_ENTER_GETEVENTS : 0;
     const long taken = syscall(SYS_io_uring_enter, descriptor_, unsubmitted_, wanted, flags, nullptr, std::size_t{0});
     if (taken < 0)
@@ -89,6 +91,9 @@ class Ring {
     unsubmitted_ -= static_cast<unsigned>(taken);
     return 0;
   }
+
+  // Whether there is a result.
+  bool any() const { return *cq_head_ != __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE); }
 
   bool reap(std::uint64_t& user_data, std::int64_t& result) {
     const unsigned head = *cq_head_;
@@ -182,13 +187,18 @@ class Uring final : public Transport {
     }
   }
 
+  // Only when all there was to read is handed in: as long as there is more, results come one behind the other anyway.
+  bool something_soon() {
+    return !queue_.takeable() && queue_.watch(INT64_MAX, [this] { return ring_.any() || queue_.takeable(); });
+  }
+
   // Results of all reads in flight are awaited even when the queue is closed: the kernel writes into the arena.
   void work() {
     listen();
     bool listening = true;
     while (listening || flying_ > 0) {
       refill();
-      hand_in(1);
+      hand_in(something_soon() ? 0 : 1);
       if (broken_ != 0)
         return fail(broken_);
       std::uint64_t user_data = 0;

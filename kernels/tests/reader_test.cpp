@@ -114,7 +114,12 @@ int main(int count, char** arguments) {
       options.backend = backend;
       options.direct = direct;
       options.chunk = 2 * kPage;
-      reads_all(blocks, options, mode);
+      for (const std::int64_t watch : {0, 500}) {
+        options.watch_us = watch;
+        reads_all(blocks, options, mode);
+        for (int delay : {0, 100, 1'000, 5'000})
+          closes_at_any_time(blocks, options, delay);
+      }
       options.faults.short_reads = true;
       reads_all(blocks, options, mode + " short");
       options.faults.short_reads = false;
@@ -128,8 +133,6 @@ int main(int count, char** arguments) {
       options.faults.flip_at = 9;
       one_is_bad(blocks, options, Status::damaged, mode + " flip");
       options.faults.flip_at = 0;
-      for (int delay : {0, 100, 1'000, 5'000})
-        closes_at_any_time(blocks, options, delay);
       options.faults.delay_us = 60'000'000;
       closes_at_any_time(blocks, options, 2'000);
     }

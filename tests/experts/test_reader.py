@@ -110,6 +110,7 @@ def test_short_reads_are_continued(blocks: Blocks, transport: Transport, io: Io)
     depth=st.integers(1, 5),
     mode=st.sampled_from(MODES),
     short=st.booleans(),
+    watch=st.sampled_from((0, 20, 500)),
 )
 def test_any_blocks(
     tmp_path_factory: pytest.TempPathFactory,
@@ -118,9 +119,10 @@ def test_any_blocks(
     depth: int,
     mode: tuple[Transport, Io],
     short: bool,
+    watch: int,
 ) -> None:
     blocks = Blocks(tmp_path_factory.mktemp("any") / "blocks", tuple(sizes), seed=len(sizes))
-    options = ReaderOptions(mode[1], mode[0], depth, chunk * PAGE, Faults(short_reads=short))
+    options = ReaderOptions(mode[1], mode[0], depth, chunk * PAGE, Faults(short_reads=short), watch)
     check_all(blocks, options)
 
 
@@ -280,6 +282,8 @@ def test_bad_options() -> None:
         ReaderOptions(depth=0)
     with pytest.raises(InputError, match=r"^chunk must be a multiple of 4096 bytes, not 5000; "):
         ReaderOptions(chunk=5000)
+    with pytest.raises(InputError, match=r"^watch_us must be in 0\.\.1000000, not -1; 0 sleeps at once$"):
+        ReaderOptions(watch_us=-1)
     with pytest.raises(
         InputError, match=r"^store /nowhere must be readable: No such file or directory; check the path$"
     ):

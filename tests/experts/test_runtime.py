@@ -366,6 +366,14 @@ def test_what_fits_is_read_before_the_clock_runs(stores: dict[tuple[ExpertFormat
         assert measure(record).hit_rate == 1
 
 
+def test_whoever_looks_for_work_takes_no_processor_from_those_who_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 5})
+    reader = ReaderOptions(Io.CACHED, watch_us=70)
+    for threads, watch in ((1, 70), (2, 70), (3, 0), (8, 0)):
+        reading = RuntimeOptions(1, reader=reader, threads=threads).reading
+        assert reading == replace(reader, watch_us=watch)
+
+
 def test_budgets() -> None:
     assert [parse_budget(t, 1000) for t in ("50%", "12.5%", "77", "2K", "1.5MiB", "1GB")] == [
         500, 125, 77, 2048, 3 << 19, 1 << 30,

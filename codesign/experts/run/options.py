@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,12 @@ class RuntimeOptions:
                 f"foresight must be 0 with {self.schedule.order}, which reads nothing ahead, not {self.foresight};"
                 " choose another schedule"
             )
+
+    @property
+    def reading(self) -> ReaderOptions:
+        """How to read beside so many computing threads: whoever looks for work must not take a processor from them."""
+        spare = self.threads < len(os.sched_getaffinity(0))
+        return self.reader if spare else replace(self.reader, watch_us=0)
 
 
 def choose(kind: ExpertFormat, gates: npt.NDArray[np.integer], options: RuntimeOptions) -> Widths:

@@ -52,19 +52,25 @@ class Faults:
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """How to read. `depth` chunks of `chunk` bytes are in flight at a time."""
+    """How to read. `depth` chunks of `chunk` bytes are in flight at a time.
+
+    A thread that has nothing to do looks for something for `watch_us` microseconds before it sleeps.
+    """
 
     io: Io = Io.DIRECT
     transport: Transport = Transport.URING
     depth: int = 16
     chunk: int = 1 << 18
     faults: Faults = field(default_factory=Faults)
+    watch_us: int = 500
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 256:
             raise InputError(f"depth must be in 1..256, not {self.depth!r}; choose a number of chunks in flight")
         if self.chunk < PAGE or self.chunk % PAGE:
             raise InputError(f"chunk must be a multiple of {PAGE} bytes, not {self.chunk!r}; round it")
+        if not 0 <= self.watch_us <= 1_000_000:
+            raise InputError(f"watch_us must be in 0..1000000, not {self.watch_us!r}; 0 sleeps at once")
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Reader:
         made.direct = options.io is Io.DIRECT
         made.depth = options.depth
         made.chunk = options.chunk
+        made.watch_us = options.watch_us
         made.faults = _faults(options.faults)
         self._path = path
         self._asked: dict[int, tuple[BlockKey, Block]] = {}

@@ -36,7 +36,7 @@ class Runtime:
         self.store, self.options = store, options
         self.placement = Placement.make(store, store.kind, block_sizes(store), options, hot)
         self._arena = Arena(self.placement.plan.end)
-        self._reader = Reader(store.path, self._arena, options.reader)
+        self._reader = Reader(store.path, self._arena, options.reading)
         self._stream = self._make_stream(Workers(options.threads, options.variant))
         self._none = native().Ahead()
         self._likely: dict[tuple[int, int], Any] = {}

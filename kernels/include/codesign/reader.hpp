@@ -5,6 +5,7 @@
 // when all of it has arrived and its CRC-32C is right. Every thread ends when the reader is destroyed.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -80,6 +81,7 @@ struct Options {
   bool direct = true;
   unsigned depth = 4;            // chunks in flight: entries of the ring, or threads
   std::size_t chunk = 1U << 20;  // bytes of a chunk
+  std::int64_t watch_us = 500;   // how long threads that have nothing to do look for something before they sleep
   Faults faults;
 };
 
@@ -124,7 +126,7 @@ struct Chunk {
 // What the backends take chunks from and give them back to; and the completions. Thread-safe.
 class Queue {
  public:
-  Queue(Arena& arena, std::size_t chunk) : arena_(arena), chunk_(chunk) {}
+  Queue(Arena& arena, std::size_t chunk, std::int64_t watch_us) : arena_(arena), chunk_(chunk), watch_us_(watch_us) {}
 
   void push(const Request& request);
   std::size_t cancel();  // drops requests of which nothing has been read yet; they complete as cancelled
@@ -133,6 +135,19 @@ class Queue {
   bool take(Chunk& chunk);       // at once, or false
   bool wait_take(Chunk& chunk);  // false when closed
   bool closed() const;
+  bool takeable() const { return takeable_.load(std::memory_order_acquire); }  // without the lock: there is some
+  // Looks for what may happen at once, before the caller goes to sleep: to wake a thread can take 50 us and more, a
+  // fifth of a layer's end. Gives way to whoever else could run. False when it did not happen in time.
+  template <typename Ready>
+  bool watch(std::int64_t at_most_us, Ready ready) const {
+    const std::int64_t end = now_ns() + std::min(watch_us_, at_most_us) * 1000;
+    while (!ready()) {
+      if (now_ns() >= end)
+        return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
   // Sleeps, but not beyond close().
   void pause(std::uint32_t microseconds);
   // After a read of the rest of a chunk gave `result` (or -errno): true when it must be read on.
@@ -144,16 +159,19 @@ class Queue {
 
  private:
   bool take_locked(Chunk& chunk);
+  void tell();  // those who look without the lock
   void settle(const Chunk& chunk, Status status, int error, std::uint64_t where);
 
   Arena& arena_;
   const std::size_t chunk_;
+  const std::int64_t watch_us_;
   mutable std::mutex mutex_;
   std::condition_variable work_, done_, closing_;
   std::deque<std::shared_ptr<Job>> waiting_;
   std::vector<Completion> completions_;
   std::size_t pending_ = 0;
   bool closed_ = false;
+  std::atomic<bool> takeable_{false}, collectable_{true};
 };
 
 // Moves chunks from the queue through the system. Its threads end when the queue is closed and it is destroyed.
