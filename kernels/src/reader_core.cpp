@@ -34,7 +34,7 @@ void Reader::submit(const Request& request) {
   queue_.push(request);
   const std::lock_guard lock(closing_);
   if (transport_)
-    transport_->wake();
+    transport_->offer();
 }
 
 std::size_t Reader::cancel() {

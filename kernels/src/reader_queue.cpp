@@ -29,8 +29,8 @@ constexpr int kPatience = 8;  // reads in a row without progress before the file
 }  // namespace
 
 void Queue::tell() {
-  takeable_.store(!closed_ && !waiting_.empty(), std::memory_order_release);
-  collectable_.store(closed_ || !completions_.empty() || pending_ == 0, std::memory_order_release);
+  takeable_.store(!closed_ && !waiting_.empty());
+  collectable_.store(closed_ || !completions_.empty() || pending_ == 0);
 }
 
 void Queue::push(const Request& request) {
@@ -209,7 +209,7 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
 
 std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
   if (timeout_us > 0)
-    watch(timeout_us, [this] { return collectable_.load(std::memory_order_acquire); });
+    watch(timeout_us, [this] { return collectable_.load(); });
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return closed_ || !completions_.empty() || pending_ == 0; };
   if (timeout_us > 0)

@@ -23,7 +23,8 @@ class Threads final : public Transport {
   ~Threads() override { stop(); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
-  void wake() override {}  // they wait on the queue itself
+  void offer() override {}  // they wait on the queue itself
+  void wake() override {}
 
  private:
   void work() {

@@ -155,6 +155,12 @@ class Uring final : public Transport {
   Uring& operator=(const Uring&) = delete;
   bool good() const { return ring_.good() && event_ >= 0; }
 
+  // To wake a thread costs the one who does it as much as the one who is woken: only when it would read at once.
+  void offer() override {
+    if (hungry_.exchange(false))
+      wake();
+  }
+
   void wake() override {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = write(event_, &one, sizeof one);
@@ -192,13 +198,20 @@ class Uring final : public Transport {
     return !queue_.takeable() && queue_.watch(INT64_MAX, [this] { return ring_.any() || queue_.takeable(); });
   }
 
+  // From here on an offer wakes this thread, if there is room for it; one that came just before is seen here.
+  bool may_sleep() {
+    hungry_ = flying_ < depth_;
+    return !hungry_ || !queue_.takeable();
+  }
+
   // Results of all reads in flight are awaited even when the queue is closed: the kernel writes into the arena.
   void work() {
     listen();
     bool listening = true;
     while (listening || flying_ > 0) {
       refill();
-      hand_in(something_soon() ? 0 : 1);
+      hand_in(something_soon() || !may_sleep() ? 0 : 1);
+      hungry_ = false;
       if (broken_ != 0)
         return fail(broken_);
       std::uint64_t user_data = 0;
@@ -246,7 +259,8 @@ class Uring final : public Transport {
   File& file_;
   const unsigned depth_;
   unsigned flying_ = 0;  // reads that the kernel has
-  int broken_ = 0;       // errno of the ring
+  std::atomic<bool> hungry_{false};
+  int broken_ = 0;  // errno of the ring
   Ring ring_;
   std::vector<Chunk> chunks_;
   std::vector<std::size_t> free_;

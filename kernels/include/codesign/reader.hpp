@@ -135,7 +135,7 @@ class Queue {
   bool take(Chunk& chunk);       // at once, or false
   bool wait_take(Chunk& chunk);  // false when closed
   bool closed() const;
-  bool takeable() const { return takeable_.load(std::memory_order_acquire); }  // without the lock: there is some
+  bool takeable() const { return takeable_.load(); }  // without the lock: there is something to take
   // Looks for what may happen at once, before the caller goes to sleep: to wake a thread can take 50 us and more, a
   // fifth of a layer's end. Gives way to whoever else could run. False when it did not happen in time.
   template <typename Ready>
@@ -178,7 +178,8 @@ class Queue {
 class Transport {
  public:
   virtual ~Transport() = default;
-  virtual void wake() = 0;  // there is something to take, or the queue was closed
+  virtual void offer() = 0;  // there is something to take
+  virtual void wake() = 0;   // the queue was closed
 };
 
 std::unique_ptr<Transport> make_threads(Queue& queue, File& file, unsigned threads);
