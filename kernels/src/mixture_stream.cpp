@@ -100,12 +100,13 @@ void Stream::count(const LayerRun& run) {
 
 Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& ahead, PassEvent& pass) {
   while (!run.done()) {
+    // First what has arrived, then what it makes room for: what is not seen here is still pending when we wait.
+    if (Failure bad = collect(0, &run, &layer, pass.last_read))
+      return bad;
     while (const auto load = run.next_load())
       submit(load->block, load->place);
     if (run.all_asked_for())
       look_ahead(ahead);
-    if (Failure bad = collect(0, &run, &layer, pass.last_read))
-      return bad;
     const Demand* const step = run.next_step();
     const Demand* const half = step == nullptr ? run.next_half() : nullptr;
     if (step == nullptr && half == nullptr) {
