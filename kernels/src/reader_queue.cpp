@@ -208,10 +208,10 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
 }
 
 std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
+  const auto ready = [this] { return collectable_.load(); };
   if (timeout_us > 0)
-    watch(timeout_us, [this] { return collectable_.load(); });
+    watch(timeout_us, ready);
   std::unique_lock lock(mutex_);
-  const auto ready = [this] { return closed_ || !completions_.empty() || pending_ == 0; };
   if (timeout_us > 0)
     done_.wait_for(lock, std::chrono::microseconds(timeout_us), ready);
   if (completions_.empty())

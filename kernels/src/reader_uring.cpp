@@ -96,9 +96,9 @@ class Ring {
   bool any() const { return *cq_head_ != __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE); }
 
   bool reap(std::uint64_t& user_data, std::int64_t& result) {
-    const unsigned head = *cq_head_;
-    if (head == __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE))
+    if (!any())
       return false;
+    const unsigned head = *cq_head_;
     const io_uring_cqe& entry = cqes_[head & cq_mask_];
     user_data = entry.user_data;
     result = entry.res;

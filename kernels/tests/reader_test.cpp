@@ -101,6 +101,19 @@ void closes_at_any_time(const Blocks& blocks, Options options, int delay_us) {
   collects.join();
 }
 
+// One read after the other, with ever longer pauses: the reader looks, falls asleep, or sleeps when the next is
+// offered.
+void hears_every_offer(const Blocks& blocks, Options options, const std::string& what) {
+  auto arena = std::make_shared<Arena>(blocks.content.size());
+  Reader reader(blocks.path, arena, options);
+  for (int pause = 0; pause < 200; ++pause) {
+    std::this_thread::sleep_for(std::chrono::microseconds(pause * 5));
+    reader.submit(blocks.requests.front());
+    if (collect(reader, 1).empty())
+      return check(false, what + ": every offer is heard");
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -117,6 +130,7 @@ int main(int count, char** arguments) {
       for (const std::int64_t watch : {0, 500}) {
         options.watch_us = watch;
         reads_all(blocks, options, mode);
+        hears_every_offer(blocks, options, mode);
         for (int delay : {0, 100, 1'000, 5'000})
           closes_at_any_time(blocks, options, delay);
       }

@@ -87,8 +87,8 @@ class GpuRuntime:
     ) -> torch.Tensor:
         """Compute a layer: int16 [T, D] on the device, which may not be done yet.
 
-        What may be copied meanwhile: the `foreseen` blocks, of the layers that come next; where there are
-        none, blocks that are likely to be used in `following`, the next layer.
+        What may be copied meanwhile: the `foreseen` blocks, of the layers that come next; where there are none, blocks
+        that are likely to be used in `following`, the next layer.
         """
         begin = self._computing.mark()
         if foreseen or following is None:

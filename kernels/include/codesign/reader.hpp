@@ -81,7 +81,7 @@ struct Options {
   bool direct = true;
   unsigned depth = 4;            // chunks in flight: entries of the ring, or threads
   std::size_t chunk = 1U << 20;  // bytes of a chunk
-  std::int64_t watch_us = 500;   // how long threads that have nothing to do look for something before they sleep
+  std::int64_t watch_us = 0;     // how long threads that have nothing to do look for something before they sleep
   Faults faults;
 };
 
@@ -159,7 +159,7 @@ class Queue {
 
  private:
   bool take_locked(Chunk& chunk);
-  void tell();  // those who look without the lock
+  void tell();  // those who look without the lock what is new; after every change of the queue
   void settle(const Chunk& chunk, Status status, int error, std::uint64_t where);
 
   Arena& arena_;
