@@ -363,7 +363,9 @@ def test_what_fits_is_read_before_the_clock_runs(stores: dict[tuple[ExpertFormat
                 np.testing.assert_array_equal(runtime.layer(number, batch), wanted, err_msg=kind.value)
             record = runtime.stop()
         assert not record.reads
-        assert measure(record).hit_rate == 1
+        metrics = measure(record)
+        assert metrics.hit_rate == 1
+        assert metrics.hidden_fraction == 0
 
 
 def test_whoever_looks_for_work_takes_no_processor_from_those_who_have_it(monkeypatch: pytest.MonkeyPatch) -> None:

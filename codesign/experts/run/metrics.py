@@ -116,7 +116,7 @@ class Metrics:
     layered_ratio: float
     """T / sum over layers of max(io, compute) in it: a layer's routing is not known before the one below is done."""
     hidden_fraction: float
-    """(io + compute - T) / min(io, compute)."""
+    """(io + compute - T) / min(io, compute); 0 where there was nothing to hide."""
     io_share: float
     """io / T,"""
     compute_share: float
@@ -186,7 +186,7 @@ def measure(record: Record) -> Metrics:
         last_compute_seconds=tail / 1e9,
         ideal_ratio=total / max(io, compute, 1),
         layered_ratio=total / max(1, layered_ns(record, reads)),
-        hidden_fraction=(io + compute - total) / max(1, min(io, compute)),
+        hidden_fraction=(io + compute - total) / min(io, compute) if min(io, compute) else 0.0,
         io_share=io / total,
         compute_share=compute / total,
         hit_rate=record.hits / max(1, record.blocks),
