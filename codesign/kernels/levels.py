@@ -28,6 +28,7 @@ from codesign.kernels.layout import (
 from codesign.kernels.native import Variant, choose_variant, native
 from codesign.kernels.trits import TERNARY_CELL_BYTES, TRIT_CELL_BYTES
 from codesign.reference.experts import RESIDUAL_GROUP
+from codesign.spec.moe import check_residual
 from codesign.spec.types import INT8, Requant
 
 Int8s = npt.NDArray[np.int8]
@@ -190,7 +191,10 @@ def prepare_linear(
 
 @dataclass(frozen=True)
 class ResidualWeight:
-    """D2MoE's format: a base of 2 bits and up to two planes of 1 bit; multipliers and `zero` [groups, outputs]."""
+    """D2MoE's format: a base of 2 bits and up to two planes of 1 bit; multipliers and `zero` [groups, outputs].
+
+    Raises InputError for shapes or types that do not fit, or multipliers beyond `check_residual`'s limits.
+    """
 
     outputs: int
     inputs: int
@@ -220,6 +224,9 @@ class ResidualWeight:
                     f"multipliers must be int16 (zero: int32) {list(shape)}, row after row, not {array.dtype}"
                     f" {list(array.shape)}; one for each group of {RESIDUAL_GROUP} inputs and output"
                 )
+        check_residual(self.multiplier, self.zero)
+        for multipliers in self.plane_multipliers:
+            check_residual(multipliers)
         planes = list(zip(self.planes, self.plane_multipliers, strict=True))
         made = native().Residual(self.outputs, self.inputs, self.base, self.multiplier, self.zero, planes)
         object.__setattr__(self, "_native", made)

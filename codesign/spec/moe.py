@@ -32,7 +32,18 @@ from codesign.spec.types import INT8, Requant
 GROUP = 128
 """Inputs of a group of the residual format; the last one may be shorter."""
 RESIDUAL_MULTIPLIER_MAX = 4095
-"""Largest |A| of the residual format: sums stay below 2**36 for 8,192 inputs, and exact in double when rescaled."""
+"""Largest |A| of the residual format, with Z in 0..3 times that: every weight `A0 u0 - Z +- A1 +- A2` fits int16, and
+sums stay below 2**36 for 8,192 inputs, exact in double when rescaled."""
+
+
+def check_residual(multipliers: npt.NDArray[np.int16], zeros: npt.NDArray[np.int32] | None = None) -> None:
+    """Raise InputError for an A or Z of the residual format that leaves these limits."""
+    limit = RESIDUAL_MULTIPLIER_MAX
+    if multipliers.size and not -limit <= int(multipliers.min()) <= int(multipliers.max()) <= limit:
+        found = f"{multipliers.min()}..{multipliers.max()}"
+        raise InputError(f"multipliers must be within +-{limit}, not {found}; pack the experts again")
+    if zeros is not None and zeros.size and not 0 <= int(zeros.min()) <= int(zeros.max()) <= 3 * limit:
+        raise InputError(f"zeros must be in 0..{3 * limit}, not {zeros.min()}..{zeros.max()}; pack the experts again")
 
 
 class Activation(Enum):

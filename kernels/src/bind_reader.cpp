@@ -78,6 +78,7 @@ void bind_reader(nb::module_& m) {
       .def_rw("error", &Faults::error)
       .def_rw("flip_at", &Faults::flip_at)
       .def_rw("delay_us", &Faults::delay_us)
+      .def_rw("late_us", &Faults::late_us)
       .def_rw("refuse_direct", &Faults::refuse_direct)
       .def_rw("refuse_uring", &Faults::refuse_uring);
   nb::class_<Options>(m, "ReaderOptions")

@@ -1,85 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 VNNI: few rows expand a cell in registers and use it for all of them; many rows share expanded panels.
-#include "levels_avx512.hpp"
+#include "levels_rows.hpp"
 
 namespace codesign::levels {
 namespace {
 
 constexpr std::int64_t kFusedRows = 32;  // more rows are worth a scratch of codes that are ORed from several levels
 
-template <class Source, int R, int P>
-inline void store(const Source& source, const PanelOutput* to, std::int64_t row, const Rows& rows,
-                  const __m512i (&sums)[P][R]) {
-  for (int p = 0; p < P; ++p) {
-    for (int r = 0; r < R; ++r) {
-      to[p].emit(row + r, source.finish(sums[p][r]), rows.corrections[row + r]);
-    }
-  }
-}
+template <class Source>
+struct RowSums {
+  const Source& source;
+  const std::int32_t* corrections;
+  const PanelOutput* to;
 
-// R rows by P panels. U groups at a time have sums of their own: VPDPBUSD takes 5 cycles, and two start in each.
-template <int R, int P, class Source>
-void dot(const Source& source, const Rows& rows, std::int64_t row, std::int64_t panel, const PanelOutput* to) {
-  constexpr int U = R * P >= 8 ? 1 : 8 / (R * P);
-  typename Source::Panel cells[P];
-  for (int p = 0; p < P; ++p) {
-    cells[p] = source.panel(panel + p);
-  }
-  __m512i sums[U][P][R];
-  for (auto& unrolled : sums) {
-    for (auto& panels : unrolled) {
-      for (__m512i& sum : panels) {
-        sum = _mm512_setzero_si512();
-      }
-    }
-  }
-  const std::int8_t* x = rows.x + row * rows.stride;
-  const std::int64_t groups = rows.chunks * kCells;
-  for (std::int64_t g = 0; g < groups; g += U) {
-#pragma GCC unroll 8
-    for (int u = 0; u < U; ++u) {
-      __m512i codes[P];
-#pragma GCC unroll 2
-      for (int p = 0; p < P; ++p) {
-        codes[p] = source.cell(cells[p], g + u);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m512i four = broadcast4(x + r * rows.stride + (g + u) * kGroup);
-#pragma GCC unroll 2
-        for (int p = 0; p < P; ++p) {
-          sums[u][p][r] = _mm512_dpbusd_epi32(sums[u][p][r], codes[p], four);
-        }
-      }
-    }
-  }
-  for (int u = 1; u < U; ++u) {
+  template <int P, int R>
+  void put(std::int64_t row, const __m512i (&sums)[P][R]) const {
     for (int p = 0; p < P; ++p) {
       for (int r = 0; r < R; ++r) {
-        sums[0][p][r] = _mm512_add_epi32(sums[0][p][r], sums[u][p][r]);
+        to[p].emit(row + r, source.finish(sums[p][r]), corrections[row + r]);
       }
     }
   }
-  store<Source, R, P>(source, to, row, rows, sums[0]);
-}
+};
 
-template <int P, class Source>
-void all_rows(const Source& source, const Rows& rows, std::int64_t panel, const PanelOutput* to) {
-  std::int64_t row = 0;
-  for (; row + 8 <= rows.count; row += 8) {
-    dot<8, P>(source, rows, row, panel, to);
-  }
-  if (row + 4 <= rows.count) {
-    dot<4, P>(source, rows, row, panel, to);
-    row += 4;
-  }
-  if (row + 2 <= rows.count) {
-    dot<2, P>(source, rows, row, panel, to);
-    row += 2;
-  }
-  if (row < rows.count) {
-    dot<1, P>(source, rows, row, panel, to);
-  }
+template <class Source>
+void one_or_two(const Source& source, const Rows& rows, std::int64_t panel, const PanelOutput (&to)[2], bool two) {
+  const RowSums<Source> sums{source, rows.corrections, to};
+  two ? all_rows<2>(source, rows, panel, sums) : all_rows<1>(source, rows, panel, sums);
 }
 
 // The codes of one or two panels, for rows to share.
@@ -106,88 +53,10 @@ void run(const Expander& expander, const Rows& rows, const Output& out, PanelRan
     if (share) {
       expand(expander, panel, two ? 2 : 1, cells, codes);
       const Expanded<Expander> source{expander, codes, panel, cells * kCell};
-      two ? all_rows<2>(source, rows, panel, to) : all_rows<1>(source, rows, panel, to);
+      one_or_two(source, rows, panel, to, two);
     } else {
-      two ? all_rows<2>(expander, rows, panel, to) : all_rows<1>(expander, rows, panel, to);
+      one_or_two(expander, rows, panel, to, two);
     }
-  }
-}
-
-// Dots of one kind of cells of a group of 128 inputs with R rows.
-template <int kBits, int R>
-inline void group_dots(const Single<kBits>& expander, const std::uint8_t* cells, const std::int8_t* x,
-                       std::int64_t stride, std::int64_t begin, std::int64_t end, __m512i (&dots)[R]) {
-  constexpr int kChains = R == 1 ? 4 : 2;  // of a row: each sum waits for the one before
-  __m512i sums[kChains][R];
-  for (auto& chain : sums) {
-    for (__m512i& sum : chain) {
-      sum = _mm512_setzero_si512();
-    }
-  }
-  for (std::int64_t g = begin; g < end; g += kChains) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-      const __m512i codes = expander.cell({cells}, g + c);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        sums[c][r] = _mm512_dpbusd_epi32(sums[c][r], codes, broadcast4(x + r * stride + (g + c) * kGroup));
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int c = 1; c < kChains; ++c) {
-      sums[0][r] = _mm512_add_epi32(sums[0][r], sums[c][r]);
-    }
-    dots[r] = expander.finish(sums[0][r]);
-  }
-}
-
-struct ResidualKernelArguments {
-  const ResidualRows& rows;
-  const ResidualWeight& weight;
-  const Single<2>& base;
-  const Single<1>& planes;
-};
-
-// Sums of a panel for R rows, in double: every term is an integer, and all partial sums stay below 2^53:
-// per group |A0 (u0 . x)| < 2^31, |Z sum(x)| <= 2^31 * 2^14, |Ap (2 up . x - sum(x))| <= 2^15 * 2^14; 64 groups.
-template <int R>
-void residual_rows(const ResidualKernelArguments& a, std::int64_t row, std::int64_t panel, std::int64_t* acc,
-                   bool accumulate) {
-  constexpr std::int64_t kGroupCells = kResidualGroup / kGroup;
-  const ResidualWeight& w = a.weight;
-  const std::int64_t column = panel * kPanel, left = w.outputs - column, cells = a.rows.chunks * kCells;
-  const auto mask = static_cast<__mmask16>(left >= kPanel ? 0xFFFF : (1 << left) - 1);
-  const std::int8_t* x = a.rows.x + row * a.rows.stride;
-  const std::int32_t* sums = a.rows.sums + row * a.rows.groups;
-  Wide total[R];
-  for (Wide& t : total) {
-    t = {_mm512_setzero_pd(), _mm512_setzero_pd()};
-  }
-  for (std::int64_t group = 0; group < a.rows.groups; ++group) {
-    const std::int64_t begin = group * kGroupCells, end = begin + kGroupCells < cells ? begin + kGroupCells : cells;
-    const std::int64_t at = group * w.outputs + column;
-    __m512i dots[R];
-    group_dots<2, R>(a.base, w.base + panel * panel_bytes(a.rows.chunks, 2), x, a.rows.stride, begin, end, dots);
-    const Wide multiplier = multipliers(w.base_multiplier + at, mask);
-    const Wide zero = wide(_mm512_maskz_loadu_epi32(mask, w.base_zero + at));
-    for (int r = 0; r < R; ++r) {
-      add_product(total[r], multiplier, wide(dots[r]));
-      const __m512d minus = _mm512_set1_pd(-static_cast<double>(sums[r * a.rows.groups + group]));
-      add_product(total[r], zero, {minus, minus});
-    }
-    for (int p = 0; p < w.planes; ++p) {
-      group_dots<1, R>(a.planes, w.plane[p] + panel * panel_bytes(a.rows.chunks, 1), x, a.rows.stride, begin, end,
-                       dots);
-      const Wide plane = multipliers(w.plane_multiplier[p] + at, mask);
-      for (int r = 0; r < R; ++r) {
-        const __m512i sum = _mm512_set1_epi32(sums[r * a.rows.groups + group]);
-        add_product(total[r], plane, wide(_mm512_sub_epi32(_mm512_add_epi32(dots[r], dots[r]), sum)));
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    store_sums(total[r], mask, acc + (row + r) * w.outputs + column, accumulate);
   }
 }
 
@@ -227,22 +96,6 @@ std::int32_t sum_avx512(const std::int8_t* x, std::int64_t inputs) {
     a = _mm512_dpbusd_epi32(a, ones, _mm512_loadu_si512(x + k));
   }
   return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
-}
-
-void residual_avx512(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate,
-                     PanelRange panels) {
-  const Single<2> base({weight.base, 2, 0}, rows.chunks);
-  const Single<1> planes({nullptr, 1, 0}, rows.chunks);
-  const ResidualKernelArguments a{rows, weight, base, planes};
-  for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    std::int64_t row = 0;
-    for (; row + 4 <= rows.count; row += 4) {
-      residual_rows<4>(a, row, panel, acc, accumulate);
-    }
-    for (; row < rows.count; ++row) {
-      residual_rows<1>(a, row, panel, acc, accumulate);
-    }
-  }
 }
 
 void trits_avx512(const std::uint8_t* in, std::int64_t cells, std::uint8_t* out) {

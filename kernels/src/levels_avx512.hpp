@@ -46,6 +46,7 @@ struct Single {
   static constexpr bool kScaled = true;
   static constexpr bool kFourPanels = true;   // at once, even short ones
   static constexpr bool kTiles = kBits == 8;  // cells are codes already
+  static constexpr bool kPairs = false;       // two panels are expanded together
   __m512i mask, lane_shift;
   __m128i position;
   const std::uint8_t* cells;
@@ -95,6 +96,7 @@ template <int kBits0, int kBits1, int kBits2>
 struct Combined {
   static constexpr bool kScaled = false;
   static constexpr bool kTiles = false;
+  static constexpr bool kPairs = false;
   static constexpr int kCount = kBits2 == 0 ? 2 : 3;
   static constexpr bool kFourPanels = kCount == 2;  // prefetchers do not follow twelve short streams
   __m512i matrix0, matrix1, matrix2;
@@ -243,35 +245,6 @@ struct PanelOutput {
     _mm512_mask_storeu_epi32(to, mask, sums);
   }
 };
-
-struct Wide {
-  __m512d low, high;
-};
-
-inline Wide wide(__m512i v) {
-  return {_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1))};
-}
-
-inline Wide multipliers(const std::int16_t* p, __mmask16 mask) {
-  return wide(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, p)));
-}
-
-inline void add_product(Wide& sum, const Wide& a, const Wide& b) {
-  sum.low = _mm512_fmadd_pd(a.low, b.low, sum.low);
-  sum.high = _mm512_fmadd_pd(a.high, b.high, sum.high);
-}
-
-// Integers in double to int64, stored or added.
-inline void store_sums(const Wide& sums, __mmask16 mask, std::int64_t* to, bool accumulate) {
-  const auto low = static_cast<__mmask8>(mask), high = static_cast<__mmask8>(mask >> 8);
-  __m512i first = _mm512_cvtpd_epi64(sums.low), second = _mm512_cvtpd_epi64(sums.high);
-  if (accumulate) {
-    first = _mm512_add_epi64(first, _mm512_maskz_loadu_epi64(low, to));
-    second = _mm512_add_epi64(second, _mm512_maskz_loadu_epi64(high, to + 8));
-  }
-  _mm512_mask_storeu_epi64(to, low, first);
-  _mm512_mask_storeu_epi64(to + 8, high, second);
-}
 
 // Sets of levels without an expander: each level by itself, added to acc. Needs sums, so y goes through an array of
 // them.

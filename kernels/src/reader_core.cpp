@@ -10,6 +10,7 @@ Reader::Reader(const std::string& path, std::shared_ptr<Arena> arena, const Opti
     : arena_(std::move(arena)),
       file_(path, options),
       queue_(*arena_, std::max(kPage, options.chunk / kPage * kPage), options.watch_us),
+      late_us_(options.faults.late_us),
       backend_(options.backend) {
   const unsigned depth = std::clamp(options.depth, 1U, 256U);
   if (backend_ == Backend::uring && !options.faults.refuse_uring)

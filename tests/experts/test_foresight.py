@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,17 @@ import pytest
 from codesign.errors import InputError
 from codesign.experts.file.store import Store
 from codesign.experts.run.arena import BlockKey
+from codesign.experts.run.compute import Batch
 from codesign.experts.run.foresight import drawn_prediction
 from codesign.experts.run.options import RuntimeOptions
-from codesign.experts.run.reader import Faults, ReaderOptions, Transport
-from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.reader import Faults, Io, ReaderOptions, Transport
+from codesign.experts.run.routing import drawn_trace, trace_of_gates
 from codesign.experts.run.runtime import Runtime
 from codesign.experts.run.schedule import Order, Schedule
 from codesign.experts.run.session import Replay, run_trace
 from codesign.kernels.native import native
-from codesign.spec.moe import ExpertFormat
+from codesign.reference.moe import choose_widths
+from codesign.spec.moe import ExpertFormat, WidthPolicy
 from tests.experts.streaming import batch_of, judged, layer_of, make_store
 
 LAYERS, EXPERTS, TOP_K = 4, 12, 2
@@ -115,6 +118,32 @@ def test_any_blocks_may_be_named(store: Store, transport: Transport) -> None:
                 named = draws.integers(0, blocks, int(draws.integers(0, 40))).tolist()
                 found = runtime.layer(number, batch, (number + 1) % LAYERS, named)
                 np.testing.assert_array_equal(found, judged(store, number, batch))
+
+
+def choosing(store: Store, number: int, experts: tuple[int, int]) -> Batch:
+    """A token for these experts."""
+    gates = np.zeros((1, EXPERTS), dtype=np.uint16)
+    gates[0, experts] = 1 << 14
+    return replace(
+        batch_of(store, number, 1, seed=0), gates=gates, widths=choose_widths(gates, store.kind, WidthPolicy())
+    )
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+def test_what_arrives_between_two_looks_is_seen(stores: dict[ExpertFormat, Store], transport: Transport) -> None:
+    """Named blocks are on their way to all slots when a layer begins, and arrive while it asks what to load."""
+    store = stores[ExpertFormat.TERNARY]
+    pinned, missing = choosing(store, 0, (0, 1)), choosing(store, 1, (2, 3))
+    hot = trace_of_gates("the first two of each layer", [[pinned.gates] * LAYERS])
+    late = ReaderOptions(Io.CACHED, transport, watch_us=20_000, faults=Faults(delay_us=300, late_us=2000))
+    budget = store.expert_bytes // (LAYERS * EXPERTS) * (LAYERS * TOP_K + 2)
+    wanted = [judged(store, n, batch) for n, batch in enumerate((pinned, missing))]
+    with Runtime(store, RuntimeOptions(budget, reader=late), hot) as runtime:
+        runtime.warm()
+        for step in range(150):
+            named = [EXPERTS + expert for expert in ((4, 5, 6, 7), (8, 9, 10, 11))[step % 2]]
+            np.testing.assert_array_equal(runtime.layer(0, pinned, 1, named), wanted[0])
+            np.testing.assert_array_equal(runtime.layer(1, missing), wanted[1])
 
 
 # -- what it is for ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from codesign.kernels.native import Variant, variants
 from codesign.kernels.trits import pack_trits
 from codesign.reference.experts import RESIDUAL_GROUP, residual_matmul
 from codesign.spec import INT8, LinearParams, Node, OpKind, Requant, TensorSpec
+from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
 
 Codes = npt.NDArray[np.uint8]
 Int8s = npt.NDArray[np.int8]
@@ -113,8 +114,8 @@ class TestFormats:
     def test_residual(self, variant: Variant, threads: int, inputs: int, planes: int, sign: int) -> None:
         shape = (-(-inputs // RESIDUAL_GROUP), OUTPUTS)
         base, bits = codes_of(inputs, 3), codes_of(inputs, 1)
-        a = np.full(shape, -(2**15) if sign < 0 else 2**15 - 1, dtype=np.int16)
-        zero = np.full(shape, -(2**31) if sign > 0 else 2**31 - 1, dtype=np.int32)
+        a = np.full(shape, sign * RESIDUAL_MULTIPLIER_MAX, dtype=np.int16)
+        zero = np.full(shape, 0 if sign > 0 else 3 * RESIDUAL_MULTIPLIER_MAX, dtype=np.int32)
         cells, plane = pack_codes(base, 2, 0), pack_codes(bits, 1, 0)
         weight = ResidualWeight(OUTPUTS, inputs, cells, a, zero, (plane,) * planes, (a,) * planes)
         for rows in ROWS:

@@ -16,6 +16,7 @@ from codesign.kernels.levels import ResidualWeight, decode_trits, prepare_residu
 from codesign.kernels.native import variants
 from codesign.kernels.trits import TRIT_CELL_BYTES, pack_trits, unpack_trits
 from codesign.reference.experts import RESIDUAL_GROUP, residual_matmul
+from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
 
 VARIANTS = variants()
 each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -75,14 +76,15 @@ def residual(
     bits = [rng.integers(0, 2, (outputs, inputs), dtype=np.uint8) for _ in range(planes)]
     if extreme is None:
         multiplier, *others = (
-            rng.integers(-(2**15), 2**15, (groups, outputs), dtype=np.int16) for _ in range(planes + 1)
+            rng.integers(-RESIDUAL_MULTIPLIER_MAX, RESIDUAL_MULTIPLIER_MAX + 1, (groups, outputs), dtype=np.int16)
+            for _ in range(planes + 1)
         )
-        zero = rng.integers(-(2**31), 2**31, (groups, outputs), dtype=np.int32)
+        zero = rng.integers(0, 3 * RESIDUAL_MULTIPLIER_MAX + 1, (groups, outputs), dtype=np.int32)
     else:
-        low, high = (-(2**15), -(2**31)) if extreme < 0 else (2**15 - 1, 2**31 - 1)
         base, bits = np.full_like(base, 3), [np.ones_like(b) for b in bits]
-        multiplier, *others = (np.full((groups, outputs), low, dtype=np.int16) for _ in range(planes + 1))
-        zero = np.full((groups, outputs), -high if extreme > 0 else -(high + 1), dtype=np.int32)
+        limit = np.full((groups, outputs), extreme * RESIDUAL_MULTIPLIER_MAX, dtype=np.int16)
+        multiplier, others = limit, [limit] * planes
+        zero = np.full((groups, outputs), 0 if extreme > 0 else 3 * RESIDUAL_MULTIPLIER_MAX, dtype=np.int32)
     weight = ResidualWeight(
         outputs,
         inputs,
@@ -111,9 +113,10 @@ def test_residual_products(rows: int, inputs: int, planes: int) -> None:
 @each_variant
 @pytest.mark.parametrize("extreme", [-1, 1])
 @pytest.mark.parametrize("value", [-128, 127])
-def test_residual_extremes(variant: Any, extreme: int, value: int) -> None:
+@pytest.mark.parametrize("rows", [5, 20])
+def test_residual_extremes(variant: Any, rows: int, extreme: int, value: int) -> None:
     weight, rest = residual(np.random.default_rng(0), 17, 8192, 2, extreme)
-    x = np.full((5, 8192), value, dtype=np.int8)
+    x = np.full((rows, 8192), value, dtype=np.int8)
     np.testing.assert_array_equal(weight.gemm(x, variant=variant), residual_matmul(x, *rest))
 
 
@@ -170,3 +173,10 @@ def test_what_residual_weights_refuse() -> None:
         ResidualWeight(16, 130, weight.base, weight.multiplier, weight.zero, weight.planes)
     with pytest.raises(InputError, match=r"multipliers must be int16 \(zero: int32\) \[2, 16\]"):
         ResidualWeight(16, 130, weight.base, weight.multiplier[:1], weight.zero)
+    large, below = np.full_like(weight.multiplier, 4096), np.full_like(weight.zero, -1)
+    with pytest.raises(InputError, match=r"multipliers must be within \+-4095, not 4096..4096; pack the experts again"):
+        ResidualWeight(16, 130, weight.base, large, weight.zero)
+    with pytest.raises(InputError, match=r"multipliers must be within \+-4095, not 4096..4096; pack the experts again"):
+        ResidualWeight(16, 130, weight.base, weight.multiplier, weight.zero, weight.planes, (large,))
+    with pytest.raises(InputError, match=r"zeros must be in 0..12285, not -1..-1; pack the experts again"):
+        ResidualWeight(16, 130, weight.base, weight.multiplier, below)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from codesign.errors import InputError
 from codesign.kernels.layout import CELL_CODES, INPUT_MULTIPLE, MAX_INPUTS, PANEL_OUTPUTS, padded
 from codesign.kernels.trits import TRIT_CELL_BYTES
-from codesign.spec.moe import GROUP, RESIDUAL_MULTIPLIER_MAX, ExpertFormat, Level, MoeConstants, MoeLayer, Rescaling
+from codesign.spec.moe import GROUP, ExpertFormat, Level, MoeConstants, MoeLayer, Rescaling, check_residual
 from codesign.spec.types import INT32, MAX_SHIFT
 
 Bytes = npt.NDArray[np.uint8]
@@ -103,19 +103,9 @@ def _part(shape: tuple[int, int], kind: ExpertFormat, level: int, start: int) ->
 
 
 def check_multipliers(both: tuple[MatrixPart, MatrixPart], level: int, block: Bytes) -> None:
-    """Raise InputError when a block of the residual format has an |A| above 4,095, or a Z that is not in 0..3 * 4,095.
-
-    Sums of larger ones could leave the 36 bits within which rescaling is exact.
-    """
-    limit = RESIDUAL_MULTIPLIER_MAX
+    """Raise InputError when a block of the residual format has an A or Z that leaves `check_residual`'s limits."""
     for part in both:
-        a = part.multipliers_of(block)
-        if int(a.min()) < -limit or int(a.max()) > limit:
-            raise InputError(f"multipliers must be within +-{limit}, not {a.min()}..{a.max()}; pack the experts again")
-        if level == 0:
-            z = part.zeros_of(block)
-            if int(z.min()) < 0 or int(z.max()) > 3 * limit:
-                raise InputError(f"zeros must be in 0..{3 * limit}, not {z.min()}..{z.max()}; pack the experts again")
+        check_residual(part.multipliers_of(block), part.zeros_of(block) if level == 0 else None)
 
 
 # -- constants: of both matrices bias int32, multiplier uint16 and shift uint8, each [sets, experts, rows] -----------

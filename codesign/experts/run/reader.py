@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,17 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True)
 class Faults:
-    """Damage done below the transport, for tests. Reads of the system are counted from 1; 0 means never."""
+    """Damage done around the transport, for tests. Reads of the system are counted from 1; 0 means never.
+
+    Each takes `delay_us` longer, and who collects what has arrived comes `late_us` later.
+    """
 
     short_reads: bool = False
     error_at: int = 0
     error: int = errno.EIO
     flip_at: int = 0
     delay_us: int = 0
+    late_us: int = 0
     refuse_direct: bool = False
     refuse_uring: bool = False
 
@@ -232,6 +236,6 @@ def forget_file(path: Path) -> None:
 
 def _faults(faults: Faults) -> Any:
     made = native().Faults()
-    for name in ("short_reads", "error_at", "error", "flip_at", "delay_us", "refuse_direct", "refuse_uring"):
-        setattr(made, name, getattr(faults, name))
+    for one in fields(faults):
+        setattr(made, one.name, getattr(faults, one.name))
     return made

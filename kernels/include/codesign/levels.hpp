@@ -50,7 +50,8 @@ struct OutputRescale {
 void level_linear(Variant variant, const std::int8_t* x, std::int64_t rows, const LevelWeight& weight,
                   const OutputRescale& rescale, std::int8_t* y, PanelRange panels);
 
-// D2MoE's format: groups of 128 inputs with integer multipliers, all [groups, outputs].
+// D2MoE's format: groups of 128 inputs with integer multipliers, all [groups, outputs]. |A| <= 4095 and
+// 0 <= Z <= 3 * 4095, so that every weight fits int16; beyond that the sums of variants may differ.
 struct ResidualWeight {
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;

@@ -41,13 +41,14 @@ class Arena {
   std::size_t size_;
 };
 
-// Damage for tests, done below the backends. Counted in reads of the system, from 1; 0 means never.
+// Damage for tests, done around the backends. Counted in reads of the system, from 1; 0 means never.
 struct Faults {
   bool short_reads = false;    // every read returns about half of what it could
   std::uint64_t error_at = 0;  // this read fails with `error`,
   int error = 0;
   std::uint64_t flip_at = 0;   // this one has a bit turned over
   std::uint32_t delay_us = 0;  // every read takes that much longer
+  std::uint32_t late_us = 0;   // every fifth time, whoever collects what has arrived comes that much later
   bool refuse_direct = false;  // O_DIRECT is refused, as tmpfs does
   bool refuse_uring = false;   // io_uring is refused, as many containers do
 };
@@ -195,7 +196,11 @@ class Reader {
 
   void submit(const Request& request);  // std::invalid_argument when it does not fit the arena or is not aligned
   std::size_t cancel();
-  std::vector<Completion> collect(std::int64_t timeout_us) { return queue_.collect(timeout_us); }
+  std::vector<Completion> collect(std::int64_t timeout_us) {
+    collected_ = (collected_ + 1) % 5;
+    queue_.pause(collected_ == 0 ? late_us_ : 0);
+    return queue_.collect(timeout_us);
+  }
   std::size_t pending() const { return queue_.pending(); }
   void close();  // ends all threads; what is pending is lost
   bool closed() const { return queue_.closed(); }
@@ -207,6 +212,8 @@ class Reader {
   std::shared_ptr<Arena> arena_;
   File file_;
   Queue queue_;
+  std::uint32_t late_us_;
+  int collected_ = 0;
   Backend backend_;
   std::mutex closing_;
   std::unique_ptr<Transport> transport_;
