@@ -10,7 +10,6 @@
 #include <immintrin.h>
 
 #include <cstring>
-#include <type_traits>
 
 #include "levels_kernels.hpp"
 

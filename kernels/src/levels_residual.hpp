@@ -20,7 +20,6 @@ inline __mmask16 mask_of(const ResidualWeight& weight, std::int64_t panel) {
 template <int kPlanes>
 class Bytes {
  public:
-  static constexpr bool kScaled = false;
   static constexpr bool kTiles = false;
   static constexpr bool kPairs = true;
   static constexpr bool kFourPanels = true;
@@ -47,7 +46,7 @@ class Bytes {
   // panels, when they take turns.
   void pair(const Panel& from, int turn, std::int64_t chunk, std::uint8_t* low, std::uint8_t* high) const {
     if (chunk % kGroupChunks == 0) {
-      look_up_in(from.index, chunk / kGroupChunks, tables_[turn]);
+      fill(from.index, chunk / kGroupChunks, tables_[turn]);
     }
     const Tables tables = tables_[turn];  // a store of codes could otherwise change it
     const __m512i field = base_.lane_shift, bit = plane_.mask;
@@ -82,7 +81,8 @@ class Bytes {
     __m512i low[1 << kPlanes], high[1 << kPlanes];
   };
 
-  void look_up_in(std::int64_t panel, std::int64_t group, Tables& tables) const {
+  // The bytes that outputs of a panel can have in a group.
+  void fill(std::int64_t panel, std::int64_t group, Tables& tables) const {
     const std::int64_t at = group * weight_.outputs + panel * kPanel;
     const __mmask16 mask = mask_of(weight_, panel);
     const auto multiplier = [&](const std::int16_t* of) {
