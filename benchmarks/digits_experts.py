@@ -33,7 +33,7 @@ from codesign.experts.pack.fit import FormatChoice
 from codesign.experts.pack.pack import pack_graph
 from codesign.experts.pack.sources import CALIBRATION_SCENES, SCENES, read_calibration, read_source
 from codesign.experts.run.graph import GraphRun, run_graph
-from codesign.experts.run.options import RuntimeOptions
+from codesign.experts.run.options import IMAGES_PIN, RuntimeOptions
 from codesign.experts.run.routing import RoutingTrace
 from codesign.reference.functions import Ints
 from codesign.report.measure import to_map
@@ -218,7 +218,8 @@ class Bench:
 
     def _row(self, packing: Packing, store: Store, reading: Reading) -> Row:
         graph, constants = self.graphs[packing.twin], constant_bytes(store)
-        base = RuntimeOptions(store.expert_bytes, policy=reading.policy or WidthPolicy(), width=reading.width)
+        policy = reading.policy or WidthPolicy()
+        base = RuntimeOptions(store.expert_bytes, pin=IMAGES_PIN, policy=policy, width=reading.width)
         hot = run_graph(graph, store, self.calibration[:HOT_SCENES], base).trace
         target = int(self.whole * (1 - SAVED)) - constants
         run = run_graph(graph, store, self.test.images, replace(base, budget=target), hot, check=1)

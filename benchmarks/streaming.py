@@ -28,7 +28,7 @@ from codesign.experts.file.store import Store
 from codesign.experts.pack.fit import FormatChoice
 from codesign.experts.pack.sources import pack_layers
 from codesign.experts.run.metrics import Metrics
-from codesign.experts.run.options import OVERHEAD_BYTES, RuntimeOptions
+from codesign.experts.run.options import OVERHEAD_BYTES, TOKENS_PIN, RuntimeOptions
 from codesign.experts.run.reader import Io, ReaderOptions, Transport
 from codesign.experts.run.routing import RoutingTrace, drawn_trace
 from codesign.experts.run.runtime import drop_page_cache
@@ -166,9 +166,9 @@ def run_case(setting: Setting, one: Case) -> Metrics:
     """Run a case in this process."""
     store, trace = setting.store(one.format), setting.traces()[one.mode]
     size = int(store.expert_bytes * one.budget)
-    options = RuntimeOptions(size, one.schedule, setting.reader, setting.threads, pin=one.pinned)
+    options = RuntimeOptions(size, one.schedule, setting.reader, setting.threads, pin=TOKENS_PIN if one.pinned else 0.0)
     drop_page_cache(store)
-    return run_trace(store, Replay(trace, setting.hot() if one.pinned else None), options).metrics
+    return run_trace(store, Replay(trace, setting.hot()), options).metrics
 
 
 def in_own_process(setting: Setting, one: Case) -> Metrics:

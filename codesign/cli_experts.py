@@ -118,7 +118,7 @@ def run(
     tokens: Annotated[int, typer.Option(min=0, help="Without a trace: tokens decoded one by one.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Without a trace: of the drawn routing.")] = 1,
     hot: Annotated[Path | None, typer.Option(help="A trace: its most used blocks stay resident.")] = None,
-    pin: Annotated[bool, typer.Option(help="Keep a hot set resident.")] = True,
+    pin: Annotated[float | None, typer.Option(help="Share of the budget for the hot set, 0 to 1.")] = None,
     schedule: Annotated[Order, typer.Option(help="Order of reading.")] = Order.HOTTEST_BIT_FIRST,
     hits_first: Annotated[bool, typer.Option(help="Compute first what is resident.")] = True,
     foresight: Annotated[int, typer.Option(min=0, help="Layers whose routing is known or guessed early.")] = 0,
@@ -136,7 +136,7 @@ def run(
 ) -> None:
     """Read experts while others compute, under a memory budget, and say how well both overlapped."""
     from codesign.experts.command import Source, run_store
-    from codesign.experts.run.options import RuntimeOptions
+    from codesign.experts.run.options import IMAGES_PIN, TOKENS_PIN, RuntimeOptions
     from codesign.experts.run.reader import ReaderOptions
     from codesign.experts.run.schedule import Schedule
 
@@ -145,7 +145,8 @@ def run(
 
         def options(size: int) -> RuntimeOptions:
             order, reader = Schedule(schedule, hits_first), ReaderOptions(io, transport)
-            return RuntimeOptions(size, order, reader, threads, variant, pin, width=width, foresight=foresight)
+            share = pin if pin is not None else TOKENS_PIN if bundle is None else IMAGES_PIN
+            return RuntimeOptions(size, order, reader, threads, variant, share, width=width, foresight=foresight)
 
         result = run_store(source, budget, options, check, record, perfetto, watch, device)
     if as_json:

@@ -98,14 +98,17 @@ Layer* make_layer(std::int64_t embed_dim, std::int64_t hidden, bool gated, int m
   return new Layer{std::move(layer), std::move(fc1), std::move(fc2)};
 }
 
-std::shared_ptr<Residency> make_residency(const std::vector<Place>& slots, const std::vector<Place>& blocks) {
+using LaidBlock = std::tuple<std::int64_t, std::int64_t, std::int64_t, double>;
+
+std::shared_ptr<Residency> make_residency(const std::vector<Place>& slots, const std::vector<LaidBlock>& blocks,
+                                          double half_life) {
   std::vector<codesign::Slots> kinds;
   for (const auto& [size, count, place] : slots)
     kinds.push_back({size, count, place});
   std::vector<codesign::ResidentBlock> all;
-  for (const auto& [layer, size, pin] : blocks)
-    all.push_back({static_cast<int>(layer), size, pin});
-  return std::make_shared<Residency>(kinds, all);
+  for (const auto& [layer, size, pin, uses] : blocks)
+    all.push_back({static_cast<int>(layer), size, pin, uses});
+  return std::make_shared<Residency>(kinds, all, half_life);
 }
 
 // Called without the lock of the interpreter, now and then.
@@ -186,7 +189,7 @@ void bind_schedule(nb::module_& m) {
   m.def("in_order", &codesign::in_order);
   nb::class_<Keep>(m, "Keep").def(nb::init<int, bool>(), nb::arg("layer") = -1, nb::arg("named") = false);
   nb::class_<Residency>(m, "Residency")
-      .def(nb::new_(&make_residency), nb::arg("slots"), nb::arg("blocks"))
+      .def(nb::new_(&make_residency), nb::arg("slots"), nb::arg("blocks"), nb::arg("half_life"))
       .def("size", &Residency::size)
       .def("pinned", &Residency::pinned)
       .def("place", &Residency::place)

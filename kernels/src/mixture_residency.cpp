@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "codesign/residency.hpp"
 
 namespace codesign {
 
-Residency::Residency(const std::vector<Slots>& slots, const std::vector<ResidentBlock>& blocks) {
+Residency::Residency(const std::vector<Slots>& slots, const std::vector<ResidentBlock>& blocks, double half_life)
+    : half_life_(half_life) {
   for (const Slots& one : slots) {
     Kind kind;
+    room_ += one.count * one.size;
     for (std::int64_t i = one.count; i-- > 0;)
       kind.free.push_back(one.place + i * one.size);
     kinds_.push_back(std::move(kind));
@@ -18,12 +22,14 @@ Residency::Residency(const std::vector<Slots>& slots, const std::vector<Resident
     state.layer = block.layer;
     state.pinned = block.pin >= 0;
     state.place = block.pin;
+    state.worth = std::log2(block.uses);
     for (std::size_t k = 0; k < slots.size(); ++k) {
       if (slots[k].size == block.size)
         state.kind = static_cast<int>(k);
     }
     if (!state.pinned && state.kind < 0)
       throw std::invalid_argument("a block must have slots of its size");
+    layers_.resize(std::max(layers_.size(), static_cast<std::size_t>(block.layer) + 1));
     blocks_.push_back(state);
   }
 }
@@ -51,11 +57,32 @@ void Residency::remove(int block) {
   --kind.idle;
 }
 
-std::int64_t Residency::evict(const Kind& kind, const Keep& keep) {
-  const auto stays = [&keep](const State& one) { return one.layer == keep.layer || (keep.named && one.named); };
-  int victim = kind.first;
-  while (victim >= 0 && stays(at(victim)))
-    victim = at(victim).next;
+bool Residency::gives_way(const State& one, const State& other) const {
+  if (half_life_ == 0)
+    return false;
+  if (one.named != other.named)
+    return other.named;
+  return worth(one) < worth(other);
+}
+
+// log2 of its uses, each as old as it will be at the layer's next pass: of two blocks with as many, the one whose layer
+// comes later gives way.
+double Residency::worth(const State& state) const {
+  const Turns& own = turns(state.layer);
+  const double to_come = std::max(0.0, 1 - (passes_ - own.last) / own.apart);
+  return state.worth - age(state.layer) - to_come / half_life_;
+}
+
+std::int64_t Residency::evict(const State& for_one, const Keep& keep) {
+  const Kind& kind = kind_of(for_one);
+  const auto stays = [&](const State& one) {
+    return one.layer == keep.layer || (keep.named && one.named) || (keep.better && gives_way(for_one, one));
+  };
+  int victim = -1;
+  for (int block = kind.first; block >= 0; block = at(block).next) {
+    if (!stays(at(block)) && (victim < 0 || gives_way(at(block), at(victim))))
+      victim = block;
+  }
   if (victim < 0)
     return -1;
   remove(victim);
@@ -69,7 +96,7 @@ std::int64_t Residency::begin_load(int block, const Keep& keep) {
     Kind& kind = kind_of(state);
     std::int64_t place = -1;
     if (kind.free.empty()) {
-      place = evict(kind, keep);
+      place = evict(state, keep);
     } else {
       place = kind.free.back();
       kind.free.pop_back();
@@ -126,6 +153,21 @@ void Residency::release(int block) {
   } else {
     append(block);
   }
+}
+
+void Residency::turn(int layer) {
+  Turns& own = layers_.at(static_cast<std::size_t>(layer));
+  ++passes_;
+  own = {own.count + 1, passes_, own.count == 0 ? static_cast<double>(layers_.size()) : passes_ - own.last};
+}
+
+void Residency::use(int block, double share) {
+  touch(block);
+  if (half_life_ == 0)
+    return;
+  State& state = at(block);
+  const double now = age(state.layer);
+  state.worth = std::log2(std::exp2(state.worth - now) + share) + now;
 }
 
 void Residency::name(int block) {

@@ -8,6 +8,10 @@
 namespace codesign {
 namespace {
 
+// Bytes that keep a disk busy, and are worked off meanwhile: more are only read in the place of what had fewer uses
+// than they have, so that reading far ahead does not throw out what is used often.
+constexpr std::int64_t kComing = 12 << 20;
+
 std::vector<Demand> hottest_first(const std::vector<Demand>& wanted) {
   std::vector<std::vector<const Demand*>> levels;  // of each expert
   for (const Demand& one : wanted) {
@@ -84,14 +88,24 @@ LayerRun::LayerRun(Residency& residency, const std::vector<Demand>& demand, Orde
   }
   lack_.resize(kinds);
   open_ = waiting_ = steps_.size();
-  for (std::size_t i = steps_.size(); i-- > 0;)
-    at_.touch(steps_[i].what.block);
+  use();
   if (!ahead_)
     return;
   for (Step& step : steps_) {
     if (at_.resident(step.what.block) && safe(step))
       admit(step);
   }
+}
+
+void LayerRun::use() {
+  if (steps_.empty())
+    return;
+  at_.turn(at_.layer(steps_.front().what.block));
+  std::int64_t most = 1;
+  for (const Step& step : steps_)
+    most = std::max(most, step.what.tokens);
+  for (std::size_t i = steps_.size(); i-- > 0;)
+    at_.use(steps_[i].what.block, static_cast<double>(steps_[i].what.tokens) / static_cast<double>(most));
 }
 
 // -- reading --------------------------------------------------------------------------------------------------------
@@ -108,7 +122,10 @@ std::optional<LayerRun::Load> LayerRun::next_load() {
         looking = true;
         break;
       }
-      const std::int64_t place = at_.begin_load(block);
+      const bool patient = ahead_ && busy();
+      const std::int64_t place = at_.begin_load(block, {.better = patient});
+      if (place < 0 && patient)
+        return std::nullopt;
       if (place < 0)
         continue;
       take(*step);
@@ -116,6 +133,11 @@ std::optional<LayerRun::Load> LayerRun::next_load() {
     }
   }
   return std::nullopt;
+}
+
+// There is enough to read and to compute, and something goes on by itself.
+bool LayerRun::busy() const {
+  return coming_ >= std::min(kComing, at_.room() / 4) && (flying_ > 0 || next_step() != nullptr);
 }
 
 // What may be read now: the first that waits, then what experts that have begun still lack.
@@ -165,6 +187,9 @@ void LayerRun::take(Step& step) {
   }
   step.waiting = false;
   --waiting_;
+  step.read = !at_.resident(block);
+  flying_ += step.read;
+  coming_ += step.read ? at_.size(block) : 0;
 }
 
 // Whether all experts that have begun could be completed after this block got a slot.
@@ -227,8 +252,10 @@ void LayerRun::begun(int block) {
 void LayerRun::arrived(int block) {
   at_.end_load(block);
   Step* const step = find(block);
-  if (step != nullptr && !step->waiting && step->open)
+  if (step != nullptr && !step->waiting && step->open) {
     step->ready = true;
+    --flying_;
+  }
 }
 
 // -- computing ------------------------------------------------------------------------------------------------------
@@ -242,19 +269,22 @@ bool LayerRun::turn_is_here(const Step& first) const {
   });
 }
 
-// When what waits finds no room: the next step of an expert that is here as a whole and holds slots.
+// When what waits finds no room: the next step of an expert that is here as a whole and holds slots, and of those the
+// one that gives way.
 const LayerRun::Step* LayerRun::makes_room() const {
   if (waiting_ == 0)
     return nullptr;
   const auto waits = std::find_if(steps_.begin(), steps_.end(), [](const Step& step) { return step.waiting; });
   if (safe(*waits))
     return nullptr;
-  const auto complete = [this](const Step& step) {
+  const Step* found = nullptr;
+  for (const Step& step : steps_) {
     const Expert& expert = expert_of(step);
-    return step.open && expert.begun && expert.computed == step.what.level && turn_is_here(step);
-  };
-  const auto found = std::find_if(steps_.begin(), steps_.end(), complete);
-  return found == steps_.end() ? nullptr : &*found;
+    const bool complete = step.open && expert.begun && expert.computed == step.what.level && turn_is_here(step);
+    if (complete && (found == nullptr || at_.sooner(step.what.block, found->what.block)))
+      found = &step;
+  }
+  return found;
 }
 
 const Demand* LayerRun::next_step() const {
@@ -309,6 +339,7 @@ void LayerRun::computed(const Demand& done) {
   Step& step = steps_[static_cast<std::size_t>(expert.steps[static_cast<std::size_t>(done.level)])];
   step.open = step.ready = step.half = false;
   --open_;
+  coming_ -= step.read ? at_.size(step.what.block) : 0;
   ++expert.computed;
   if (expert.computed < static_cast<int>(expert.steps.size()))
     return;

@@ -50,7 +50,7 @@ PassEnd Stream::warm(const std::vector<int>& blocks) {
       continue;
     const std::int64_t place = residency_->begin_load(block);
     if (place < 0)
-      throw std::invalid_argument("a block to be warmed must be pinned");
+      throw std::invalid_argument("a block to be warmed must be pinned, or find a free slot");
     submit(block, place);
   }
   std::int64_t ignored = 0;
@@ -235,7 +235,7 @@ void Stream::look_ahead(const Ahead& ahead) {
       return;
     if (residency_->resident(block) || residency_->loading(block))
       continue;
-    const Keep likely{.layer = residency_->layer(block)}, named{.named = true};
+    const Keep likely{.layer = residency_->layer(block), .better = true}, named{.named = true};
     const std::int64_t place = residency_->begin_load(block, ahead.foreseen ? named : likely);
     if (place < 0)
       return;

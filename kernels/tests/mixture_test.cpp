@@ -122,8 +122,8 @@ Stream open(const Model& model, const Way& way, std::shared_ptr<Reader>& reader)
   std::vector<std::shared_ptr<StreamLayer>> layers;
   for (int n = 0; n < kLayers; ++n)
     layers.push_back(model.layer(n, way.variant, pool));
-  return Stream(arena, reader, std::make_shared<Residency>(slots, blocks), model.blocks, layers, way.order, way.eager,
-                [] {});
+  return Stream(arena, reader, std::make_shared<Residency>(slots, blocks, 4.0), model.blocks, layers, way.order,
+                way.eager, [] {});
 }
 
 // Both layers on nine tokens, on the first one, and on all again, with the other layer's blocks likely to be used or

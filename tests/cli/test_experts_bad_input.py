@@ -277,6 +277,8 @@ def test_multipliers_of_the_residual_format(tmp_path: Path, capsys: pytest.Captu
         (("--hot", "/nowhere"), "trace /nowhere must be readable: No such file or directory; record one"),
         (("--trace", "/dev/zero"), "trace /dev/zero must be a file, not a folder or a device"),
         (("--bundle", "/nowhere", "--trace", "/nowhere"), "trace must be left out with a bundle"),
+        (("--pin", "1.5"), "pin must be from 0 to 1, not 1.5; give the share of the budget to be pinned"),
+        (("--pin", "nan"), "pin must be from 0 to 1, not nan"),
         (("--foresight", "-1"), "--foresight"),
         (("--foresight", "1", "--schedule", "on-demand"), "foresight must be 0 with on-demand"),
         (("--foresight", "1", "--recall", "1.5"), "recall must be from 0 to 1, not 1.5"),

@@ -99,6 +99,20 @@ def test_drawn_traces_are_skewed_and_local() -> None:
     assert shared > 0.5  # the same popularity, other draws
 
 
+def test_drawn_traces_are_as_skewed_as_a_measured_one() -> None:
+    """Figures of OLMoE-1B-7B on 49,152 tokens (huggingface.co/datasets/mkvn/quantization-cache-amplification)."""
+    trace = drawn_trace(16, 64, 8, (1,) * 2000, seed=1)
+    used = np.zeros((2000, 16, 64), dtype=bool)
+    np.put_along_axis(used, trace.experts.astype(np.int64), True, axis=2)
+    again = (used[1:] & used[:-1]).sum() / used[1:].sum()
+    assert abs(again - 0.372) < 0.02  # mean of 14 layers, which lie between 0.25 and 0.47
+    shares = np.sort(used.mean(axis=0).ravel() / 8 / 16)[::-1]
+    assert abs(shares[:20].sum() - 0.0625) < 0.01
+    assert abs(shares[:51].sum() - 0.1348) < 0.015
+    pairs = np.random.default_rng(0).integers(0, 2000, (2, 400))
+    assert abs((used[pairs[0]] | used[pairs[1]]).sum(axis=2).mean() - 14.635) < 0.2
+
+
 def test_a_trace_comes_back(tmp_path: Path) -> None:
     trace = drawn_trace(3, 9, 2, (4, 1, 2), 5)
     trace.save(tmp_path / "trace")

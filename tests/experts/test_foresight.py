@@ -70,9 +70,10 @@ def test_a_recall_that_is_none(recall: float) -> None:
 # -- residency --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_named_gives_way_last_and_not_to_what_is_named() -> None:
+@pytest.mark.parametrize("half_life", [0.0, 4.0])
+def test_what_is_named_gives_way_last_and_not_to_what_is_named(half_life: float) -> None:
     """Two slots, three blocks of as many layers."""
-    residency = native().Residency([(1, 2, 0)], [(n, 1, -1) for n in range(4)])
+    residency = native().Residency([(1, 2, 0)], [(n, 1, -1, 0.0) for n in range(4)], half_life)
     for block in (0, 1):
         residency.begin_load(block)
         residency.end_load(block)
@@ -170,7 +171,7 @@ def test_what_is_named_is_asked_for_before_its_turn(store: Store) -> None:
     """Nothing that is not named, and the named ones while the layers below are computed."""
     reads = {}
     for foresight in (0, 1):
-        options = RuntimeOptions(store.expert_bytes // 6, foresight=foresight, pin=False)
+        options = RuntimeOptions(store.expert_bytes // 6, foresight=foresight, pin=0.0)
         trace = drawn_trace(LAYERS, EXPERTS, TOP_K, (1,) * 8, seed=7)
         record = run_trace(store, Replay(trace), options).record
         early = 0

@@ -56,9 +56,13 @@ def expected(blocks: HostBlocks, number: int, tokens: int) -> tuple[Batch, np.nd
 
 
 def run_all(
-    blocks: HostBlocks, options: RuntimeOptions, size: str = "large", foreseen: Sequence[int] = ()
+    blocks: HostBlocks,
+    options: RuntimeOptions,
+    size: str = "large",
+    foreseen: Sequence[int] = (),
+    hot: RoutingTrace | None = HOT,
 ) -> GpuRuntime:
-    runtime = GpuRuntime(blocks, options, HOT, ops_of(TILES[size]))
+    runtime = GpuRuntime(blocks, options, hot, ops_of(TILES[size]))
     runtime.warm()
     runtime.start()
     for at, (number, tokens) in enumerate(BATCHES):
@@ -111,7 +115,7 @@ def test_schedules_and_budgets(stores: dict[ExpertFormat, HostBlocks], schedule:
 
 def test_all_that_fits_is_copied_once(stores: dict[ExpertFormat, HostBlocks]) -> None:
     blocks = stores[ExpertFormat.INT8]
-    record = run_all(blocks, RuntimeOptions(blocks.bytes, pin=False)).stop()
+    record = run_all(blocks, RuntimeOptions(blocks.bytes, pin=0.0), hot=None).stop()
     copied = [read.key for read in record.reads]
     assert len(copied) == len(set(copied))
     metrics = measure(record)

@@ -235,7 +235,7 @@ def test_a_trace_is_followed_and_decides_the_hot_set(
     start = ("run", digits.store(ExpertFormat.NESTED), "--budget", "50%", "--trace", recorded[0], "--json")
     cold = json.loads(command(capsys, *start, "--check", 1))
     hot = json.loads(command(capsys, *start, "--hot", recorded[0], "--check", 6))
-    loose = json.loads(command(capsys, *start, "--hot", recorded[0], "--no-pin"))
+    loose = json.loads(command(capsys, *start, "--hot", recorded[0], "--pin", 0))
     assert cold["tokens"] == hot["tokens"] == IMAGES * len(TASKS) * PATCHES
     assert (cold["checked"], hot["checked"]) == (3, 3 * 6)
     assert cold["pinned_bytes"] == loose["pinned_bytes"] == 0 < hot["pinned_bytes"] < hot["arena_bytes"]

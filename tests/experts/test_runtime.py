@@ -353,6 +353,27 @@ def test_the_hot_set_is_what_the_trace_used_most(stores: dict[tuple[ExpertFormat
     assert not pinned & {read.key for read in record.reads}
 
 
+def test_the_arena_is_full_of_what_the_trace_used_most(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
+    """Before the clock runs, with a hot set and without one."""
+    hot = drawn_trace(2, 6, 2, (50,), seed=9)
+    for kind in (ExpertFormat.INT8, ExpertFormat.NESTED):
+        store = stores[kind, True]
+        for pin in (0.0, 0.5):
+            options = RuntimeOptions(store.expert_bytes // 2, pin=pin)
+            counts = block_counts(store, hot, options)
+            with Runtime(store, options, hot) as runtime:
+                here = runtime.placement.warmed
+                plan = runtime.placement.plan
+            assert len(here) == len(set(here))
+            assert plan.pinned.keys() <= set(here)
+            for slots in plan.classes:
+                alike = [key for key in counts if runtime.placement.sizes[key] == slots.size and key not in plan.pinned]
+                found = [key for key in alike if key in here]
+                assert len(found) == min(slots.count, len(alike))
+                least = min(counts[key] for key in found)
+                assert all(counts[key] <= least for key in alike if key not in here)
+
+
 def test_what_fits_is_read_before_the_clock_runs(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
     for (kind, _), store in stores.items():
         with Runtime(store, RuntimeOptions(store.expert_bytes), drawn_trace(2, 6, 2, (1,), seed=9)) as runtime:

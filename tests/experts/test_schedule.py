@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import InputError
-from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.run.arena import HALF_LIFE, ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
 from codesign.experts.run.schedule import Order, Schedule, ahead_of_layer, expected_use
 from codesign.kernels.native import native
 
@@ -28,9 +30,15 @@ Demand = dict[tuple[int, int], int]
 class Residency:
     """The native one, by keys."""
 
-    def __init__(self, plan: ArenaPlan, sizes: dict[BlockKey, int]) -> None:
+    def __init__(
+        self,
+        plan: ArenaPlan,
+        sizes: dict[BlockKey, int],
+        counts: Mapping[BlockKey, float] = MappingProxyType({}),
+        half_life: float = HALF_LIFE,
+    ) -> None:
         self.numbers = BlockNumbers.make(sizes)
-        self.native = make_residency(plan, sizes, self.numbers)
+        self.native = make_residency(plan, sizes, self.numbers, counts, half_life)
 
     def size(self, key: BlockKey) -> int:
         return self.native.size(self.numbers.of[key])
@@ -199,11 +207,11 @@ ALL_SIZES = {key: SIZES[key.level] for key in KEYS}
     passes=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=4),
     budget=st.integers(4, 60),
     schedule=st.sampled_from(SCHEDULES),
-    pin=st.booleans(),
+    pin=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 1 << 30),
 )
 def test_everything_is_computed_once_and_nothing_deadlocks(
-    passes: list[list[int]], budget: int, schedule: Schedule, pin: bool, seed: int
+    passes: list[list[int]], budget: int, schedule: Schedule, pin: float, seed: int
 ) -> None:
     draws = random.Random(seed)
     counts = {key: float(draws.randrange(5)) for key in KEYS}
@@ -230,7 +238,7 @@ def test_everything_is_computed_once_and_nothing_deadlocks(
 @given(st.lists(st.integers(4, 40), min_size=12, max_size=12), st.integers(0, 1 << 30))
 def test_strict_orders_compute_in_their_order_when_all_fits(widths: list[int], seed: int) -> None:
     for order in (Order.SEQUENTIAL, Order.HOTTEST_BIT_FIRST):
-        residency = Residency(plan_arena(60, ALL_SIZES, {}, False), ALL_SIZES)
+        residency = Residency(plan_arena(60, ALL_SIZES, {}, 0), ALL_SIZES)
         demand = demand_of(widths)
         run = LayerRun(residency, 0, demand, Schedule(order))
         found = []
@@ -250,7 +258,7 @@ def test_strict_orders_compute_in_their_order_when_all_fits(widths: list[int], s
 
 
 def test_hits_go_first() -> None:
-    residency = Residency(plan_arena(60, ALL_SIZES, {}, False), ALL_SIZES)
+    residency = Residency(plan_arena(60, ALL_SIZES, {}, 0), ALL_SIZES)
     for level in range(3):
         residency.load(BlockKey(0, level, 5))
     demand = demand_of([43] * 8)
@@ -267,7 +275,7 @@ def test_hits_wait_for_an_expert_that_gives_its_slot_back() -> None:
     """Experts 0 to 2 are pinned and hottest, 3 to 5 share two slots."""
     sizes = {BlockKey(0, 0, e): 1 for e in range(6)}
     counts = {BlockKey(0, 0, e): 5.0 for e in range(3)}
-    residency = Residency(plan_arena(5, sizes, counts, True, stream_experts=2), sizes)
+    residency = Residency(plan_arena(5, sizes, counts, 0.6), sizes)
     for e in range(3):
         residency.load(BlockKey(0, 0, e))
     demand = {(e, 0): 5 if e < 3 else 1 for e in range(6)}
@@ -284,56 +292,87 @@ def test_hits_wait_for_an_expert_that_gives_its_slot_back() -> None:
     assert run.next_step() == (0, 0)  # nothing waits for room
 
 
-def test_the_least_recently_used_block_gives_way() -> None:
-    sizes = {BlockKey(0, 0, e): 1 for e in range(4)}
-    residency = Residency(plan_arena(2, sizes, {}, False), sizes)
-
-    def use(expert: int) -> bool:
-        run = LayerRun(residency, 0, {(expert, 0): 1}, Schedule(Order.ON_DEMAND))
-        load = run.next_load()
-        if load is not None:
+def use(residency: Residency, experts: dict[int, int]) -> list[int]:
+    """A pass of layer 0 over blocks of one level; experts with their tokens. Those that were read."""
+    demand = {(expert, 0): tokens for expert, tokens in experts.items()}
+    run = LayerRun(residency, 0, demand, Schedule(Order.SEQUENTIAL, hits_first=True))
+    read = []
+    while not run.native.done:
+        for load in iter(run.next_load, None):
+            assert load is not None
+            read.append(load[0].expert)
             run.arrived(load[0])
         step = run.next_step()
-        assert step == (expert, 0)
+        assert step is not None
         run.computed(step)
-        return load is None
+    return read
 
-    assert [use(e) for e in (0, 1, 0, 2, 0, 1, 2)] == [False, False, True, False, True, False, False]
+
+def test_the_least_recently_used_block_gives_way() -> None:
+    sizes = {BlockKey(0, 0, e): 1 for e in range(4)}
+    residency = Residency(plan_arena(2, sizes, {}, 0), sizes, half_life=0)
+    assert [use(residency, {e: 1}) for e in (0, 1, 0, 2, 0, 1, 2)] == [[0], [1], [], [2], [], [1], [2]]
+
+
+def test_the_block_of_the_fewest_uses_gives_way() -> None:
+    """Which count half after two passes: three are worth more than the last one, for three passes."""
+    sizes = {BlockKey(0, 0, e): 1 for e in range(9)}
+    residency = Residency(plan_arena(2, sizes, {}, 0), sizes, half_life=2)
+    assert [use(residency, {0: 1}) for _ in range(3)] == [[0], [], []]
+    assert [use(residency, {e: 1}) for e in (1, 2, 3)] == [[1], [2], [3]]
+    assert residency.resident(BlockKey(0, 0, 0))
+    assert use(residency, {4: 1}) == [4]
+    assert not residency.resident(BlockKey(0, 0, 0))
+
+
+def test_what_all_use_once_does_not_flush_what_is_used_often() -> None:
+    """A long batch reads every expert; those of most tokens stay."""
+    sizes = {BlockKey(0, 0, e): 1 for e in range(20)}
+    residency = Residency(plan_arena(7, sizes, {}, 0), sizes)
+    for _ in range(3):
+        use(residency, {e: {3: 60, 11: 40}.get(e, 5) for e in range(20)})
+        assert all(residency.resident(BlockKey(0, 0, e)) for e in (3, 11))
+
+
+def test_uses_that_a_trace_tells_of_count() -> None:
+    sizes = {BlockKey(layer, 0, e): 1 for layer in range(2) for e in range(4)}
+    plan, counts = plan_arena(3, sizes, {}, 0), {BlockKey(1, 0, 2): 0.9}
+    residency = Residency(plan, sizes, counts=counts)
+    residency.load(BlockKey(1, 0, 2))
+    for e in (0, 1, 2, 3):
+        use(residency, {e: 1})
+    assert residency.resident(BlockKey(1, 0, 2))
 
 
 def test_a_scan_does_not_flush_the_hot_set() -> None:
     sizes = {BlockKey(0, 0, e): 1 for e in range(20)}
     counts = {BlockKey(0, 0, e): 10.0 - e for e in range(5)}
-    plan = plan_arena(8, sizes, counts, True)
-    assert sorted(k.expert for k in plan.pinned) == [0, 1, 2, 3, 4]
+    plan = plan_arena(8, sizes, counts, 0.5)
+    assert sorted(k.expert for k in plan.pinned) == [0, 1, 2, 3]
     residency = Residency(plan, sizes)
     for e in [*range(20), *range(20)]:
-        run = LayerRun(residency, 0, {(e, 0): 1}, Schedule(Order.SEQUENTIAL))
-        load = run.next_load()
-        if load is not None:
-            run.arrived(load[0])
-        run.computed((e, 0))
+        use(residency, {e: 1})
     assert all(residency.resident(key) for key in plan.pinned)
 
 
 def test_a_budget_below_one_expert_is_refused_with_what_is_needed() -> None:
     with pytest.raises(InputError, match=r"^budget must be at least 4 bytes, the largest expert's blocks, not 3; "):
-        plan_arena(3, ALL_SIZES, {}, True)
+        plan_arena(3, ALL_SIZES, {}, 0.5)
 
 
 def test_a_budget_for_everything_holds_everything() -> None:
     """Slots for all, or all of it pinned where a trace says that it may be: what the trace did not use as well."""
     whole = sum(ALL_SIZES.values())
-    for counts, pin in (({}, True), ({KEYS[0]: 1.0}, False)):
+    for counts, pin in (({}, 0.5), ({KEYS[0]: 1.0}, 0.0)):
         plan = plan_arena(whole, ALL_SIZES, counts, pin)
         assert not plan.pinned
         assert sum(one.count for one in plan.classes) == len(KEYS)
         assert plan.end == whole
-    plan = plan_arena(whole, ALL_SIZES, {KEYS[0]: 1.0}, True)
+    plan = plan_arena(whole, ALL_SIZES, {KEYS[0]: 1.0}, 0.5)
     assert plan.pinned.keys() == set(KEYS)
     assert not plan.classes
     assert plan.end == whole
-    less = plan_arena(whole - 1, ALL_SIZES, dict.fromkeys(KEYS, 1.0), True)
+    less = plan_arena(whole - 1, ALL_SIZES, dict.fromkeys(KEYS, 1.0), 0.5)
     assert less.classes
     assert less.end < whole
 

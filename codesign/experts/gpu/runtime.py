@@ -60,8 +60,8 @@ class GpuRuntime:
         self.record = GpuRecord(self._computing.mark())
 
     def warm(self) -> None:
-        """Copy the pinned blocks. Without it they are copied when they are first needed."""
-        for key in sorted(self.placement.plan.pinned):
+        """Copy what the trace used most, as far as there is room. Without it blocks are copied when first needed."""
+        for key in self.placement.warmed:
             number = self._numbers.of[key]
             if not self._residency.resident(number) and not self._residency.loading(number):
                 self._submit(key, self._residency.begin_load(number))

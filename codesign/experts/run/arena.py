@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the bounded arena is divided: pinned blocks have places for good, the others share slots of their size.
 
-Slots of one size never fragment, and a slot is found at once. The least recently used block that nobody claims gives
-way; a pinned block never does (it is chosen by counts of a recorded trace, so that a scan cannot flush it).
+Slots of one size never fragment, and a slot is found at once. Of the blocks that nobody claims the one of the fewest
+uses gives way, where old uses count less; a pinned block never does (it is chosen by counts of a recorded trace, so
+that nothing can flush it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from codesign.errors import InputError
 from codesign.kernels.native import native
+
+HALF_LIFE = 4.0
+"""Passes of a layer after which a use of a block counts half (docs/decisions/2026-11-23-what-gives-way.md)."""
 
 
 class BlockKey(NamedTuple):
@@ -56,14 +61,13 @@ def plan_arena(
     budget: int,
     sizes: Mapping[BlockKey, int],
     counts: Mapping[BlockKey, float],
-    pin: bool,
-    stream_experts: int = 8,
+    pin: float,
 ) -> ArenaPlan:
     """Divide `budget` bytes for blocks of the given (whole-page) sizes.
 
     `counts`: how often a trace used each block (empty when there is none): decides what is pinned and how many slots
-    each size gets. With both, all blocks are pinned where all fit; elsewhere what is used most, and room for
-    `stream_experts` experts (a quarter of the budget at most) stays for the stream.
+    each size gets. `pin`: with counts, the share of the budget in which what is used most is pinned (at least one
+    expert's blocks are left to the stream); where all blocks fit and it is not 0, all are.
     Raises InputError when not even one expert fits, with the number that is needed.
     """
     experts: dict[tuple[int, int], list[int]] = {}
@@ -79,7 +83,7 @@ def plan_arena(
     place = 0
     if pin and counts:
         all_fit = sum(sizes.values()) <= budget
-        room = budget if all_fit else budget - max(least, min(least * stream_experts, budget // 4))
+        room = budget if all_fit else min(int(budget * pin), budget - least)
         for key in sorted(sizes, key=lambda k: (-counts.get(k, 0.0), k)):
             if (all_fit or counts.get(key, 0.0) > 0) and place + sizes[key] <= room:
                 pinned[key] = place
@@ -130,8 +134,19 @@ class BlockNumbers:
         return BlockNumbers(ordered, {key: number for number, key in enumerate(ordered)})
 
 
-def make_residency(plan: ArenaPlan, sizes: Mapping[BlockKey, int], numbers: BlockNumbers) -> Any:
-    """Which block is where, claimed, loading, or free to give way: kernels/src/mixture_residency.cpp."""
+def make_residency(
+    plan: ArenaPlan,
+    sizes: Mapping[BlockKey, int],
+    numbers: BlockNumbers,
+    counts: Mapping[BlockKey, float] = MappingProxyType({}),
+    half_life: float = HALF_LIFE,
+) -> Any:
+    """Which block is where, claimed, loading, or free to give way: kernels/src/mixture_residency.cpp.
+
+    `counts`: how often a pass is taken to have used each block so far. `half_life`: passes of a layer after which a use
+    counts half; 0: the least recently used block gives way.
+    """
     slots = [(one.size, one.count, one.place) for one in plan.classes]
-    blocks = [(key.layer, sizes[key], plan.pinned.get(key, -1)) for key in numbers.keys]
-    return native().Residency(slots, blocks)
+    passes = 1 / (1 - 0.5 ** (1 / half_life)) if half_life else 0.0
+    blocks = [(key.layer, sizes[key], plan.pinned.get(key, -1), counts.get(key, 0.0) * passes) for key in numbers.keys]
+    return native().Residency(slots, blocks, half_life)

@@ -19,17 +19,21 @@ from codesign.spec.moe import ExpertFormat, WidthPolicy
 OVERHEAD_BYTES = 192 << 20
 """What the process may hold beside the budget and the layers' constants: interpreter, libraries, activations."""
 
+TOKENS_PIN, IMAGES_PIN = 0.5, 0.75
+"""Shares of the budget to be pinned: where tokens choose few experts each, and where a pass is an image, whose patches
+use nearly all of them (docs/decisions/2026-11-23-what-gives-way.md)."""
+
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How to run. `budget`: bytes for blocks of experts. `pin`: keep the hot set of a trace resident."""
+    """How to run. `budget`: bytes for blocks of experts. `pin`: share of it for the hot set of a trace, 0 for none."""
 
     budget: int
     schedule: Schedule = field(default_factory=lambda: Schedule(Order.HOTTEST_BIT_FIRST, hits_first=True))
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     threads: int = 1
     variant: str | None = None
-    pin: bool = True
+    pin: float = TOKENS_PIN
     policy: WidthPolicy = field(default_factory=WidthPolicy)
     width: int | None = None
     """One width for all pairs of token and expert; else the policy decides (formats with one level have one)."""
@@ -37,6 +41,8 @@ class RuntimeOptions:
     """Layers whose routing is known before their turn (codesign/experts/run/foresight.py)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.pin <= 1:
+            raise InputError(f"pin must be from 0 to 1, not {self.pin!r}; give the share of the budget to be pinned")
         if self.foresight and not self.schedule.ahead:
             raise InputError(
                 f"foresight must be 0 with {self.schedule.order}, which reads nothing ahead, not {self.foresight};"

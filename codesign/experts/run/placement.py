@@ -9,7 +9,7 @@ from typing import Any
 
 from codesign.errors import InputError
 from codesign.experts.file.store import Store
-from codesign.experts.run.arena import ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
+from codesign.experts.run.arena import HALF_LIFE, ArenaPlan, BlockKey, BlockNumbers, make_residency, plan_arena
 from codesign.experts.run.compute import Gates
 from codesign.experts.run.options import RuntimeOptions, choose
 from codesign.experts.run.routing import RoutingTrace
@@ -86,7 +86,7 @@ class Placement:
         if options.width is not None:
             kind.level_count(options.width)
         counts = block_counts(store, hot, options) if hot else {}
-        plan = plan_arena(options.budget, sizes, counts, options.pin and options.schedule.ahead)
+        plan = plan_arena(options.budget, sizes, counts, options.pin if options.schedule.ahead else 0.0)
         return Placement(kind, store.layers, options, sizes, counts, plan, BlockNumbers.make(sizes))
 
     @property
@@ -96,7 +96,19 @@ class Placement:
 
     def residency(self) -> Any:
         """Which block is where, from now on."""
-        return make_residency(self.plan, self.sizes, self.numbers)
+        half_life = HALF_LIFE if self.options.schedule.ahead else 0.0
+        return make_residency(self.plan, self.sizes, self.numbers, self.counts, half_life)
+
+    @property
+    def warmed(self) -> list[BlockKey]:
+        """What is here before the first layer: all that is pinned, and what else the trace uses most, hottest last."""
+        room = {one.size: one.count for one in self.plan.classes}
+        others = []
+        for key in sorted(self.counts.keys() - self.plan.pinned.keys(), key=lambda k: (-self.counts[k], k)):
+            if room[self.sizes[key]]:
+                room[self.sizes[key]] -= 1
+                others.append(key)
+        return [*sorted(self.plan.pinned), *reversed(others)]
 
     def named(self, layer: int, gates: Gates) -> list[int]:
         """The blocks that tokens with these gates [T, E] read of a layer, in the schedule's order."""

@@ -74,9 +74,8 @@ class Runtime:
         return self._reader
 
     def warm(self) -> None:
-        """Read the pinned blocks. Without it they are read when they are first needed."""
-        pinned = sorted(self.placement.plan.pinned)
-        self._finish(self._stream.warm([self.placement.numbers.of[key] for key in pinned]))
+        """Read what the trace used most, as far as there is room. Without it blocks are read when first needed."""
+        self._finish(self._stream.warm([self.placement.numbers.of[key] for key in self.placement.warmed]))
 
     def start(self) -> None:
         """Begin a new record: the clock of the metrics runs from here."""

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the blocks of a store lie in the bounded arena (docs/edge.md, section 6). Bookkeeping only: blocks are numbers.
 //
-// Slots of one size never fragment. The least recently used block that nobody claims gives way; a pinned block, which
-// has a place of its own, never does.
+// Slots of one size never fragment. What gives way is a block that nobody claims: the least recently used, or the one
+// of the fewest uses, where each counts half as much after so many passes of its layer (so a pass that uses
+// everything once throws nothing out that is used often). A pinned block, which has a place of its own, never does.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace codesign {
@@ -19,18 +21,20 @@ struct ResidentBlock {
   int layer = 0;
   std::int64_t size = 0;
   std::int64_t pin = -1;  // its own place in the arena, or none
+  double uses = 0;        // that it is taken to have had
 };
 
-// What does not give way to a block that is read ahead: blocks of a layer, or those that were named.
+// What does not give way to a block: blocks of a layer, those that were named, those that had more uses.
 struct Keep {
   int layer = -1;
-  bool named = false;
+  bool named = false, better = false;
 };
 
 class Residency {
  public:
+  // `half_life`: passes of a layer after which a use counts half; 0: only the last use counts.
   // std::invalid_argument when a block has neither a place of its own nor slots of its size.
-  Residency(const std::vector<Slots>& slots, const std::vector<ResidentBlock>& blocks);
+  Residency(const std::vector<Slots>& slots, const std::vector<ResidentBlock>& blocks, double half_life);
 
   std::int64_t size(int block) const { return at(block).size; }
   int layer(int block) const { return at(block).layer; }
@@ -41,6 +45,7 @@ class Residency {
 
   int kinds() const { return static_cast<int>(kinds_.size()); }  // of slots
   int kind(int block) const { return at(block).kind; }
+  std::int64_t room() const { return room_; }  // bytes of all slots
   // Slots that are free or can be freed (speculative reads in flight count: they end).
   std::int64_t available(int kind) const;
 
@@ -50,16 +55,21 @@ class Residency {
   void drop(int block);      // it did not arrive: its slot is free again
   void claim(int block);     // it stays until it is released; resident or loading
   void release(int block);   // it was just used, and may give way
-  void touch(int block);     // it will be used soon
-  void name(int block);      // a routing that was foreseen will use it, until its layer's turn
-  void forget(int block);    // its layer's turn has come
+  void turn(int layer);      // a pass of this layer begins,
+  // which will use the block; `share`: its tokens over those of the pass' most used one.
+  void use(int block, double share);
+  void name(int block);    // a routing that was foreseen will use it, until its layer's turn
+  void forget(int block);  // its layer's turn has come
   bool named(int block) const { return at(block).named; }
+  // Whether one gives way before another that was used longer ago.
+  bool sooner(int one, int other) const { return gives_way(at(one), at(other)); }
 
  private:
   struct State {
     std::int64_t size = 0, place = -1;
     int layer = 0, kind = -1;
     bool pinned = false, here = false, loading = false, claimed = false, named = false;
+    double worth = -std::numeric_limits<double>::infinity();  // log2 of its uses, as of its layer's first pass
     int next = -1, previous = -1;  // in the list of idle blocks of its kind, least recently used first
   };
   struct Kind {
@@ -68,15 +78,27 @@ class Residency {
     std::int64_t idle = 0;
     int first = -1, last = -1;
   };
+  struct Turns {
+    double count = 0, last = 0, apart = 1;  // of a layer: passes; when the last began; from the one before
+  };
   const State& at(int block) const { return blocks_.at(static_cast<std::size_t>(block)); }
   State& at(int block) { return blocks_.at(static_cast<std::size_t>(block)); }
   Kind& kind_of(const State& state) { return kinds_[static_cast<std::size_t>(state.kind)]; }
   void append(int block);
   void remove(int block);
-  std::int64_t evict(const Kind& kind, const Keep& keep);
+  void touch(int block);
+  const Turns& turns(int layer) const { return layers_[static_cast<std::size_t>(layer)]; }
+  double age(int layer) const { return turns(layer).count / half_life_; }
+  double worth(const State& state) const;
+  bool gives_way(const State& one, const State& other) const;
+  std::int64_t evict(const State& for_one, const Keep& keep);
 
   std::vector<State> blocks_;
   std::vector<Kind> kinds_;
+  std::vector<Turns> layers_;
+  double passes_ = 0;  // of all layers
+  std::int64_t room_ = 0;
+  double half_life_;
 };
 
 }  // namespace codesign

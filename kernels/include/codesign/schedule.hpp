@@ -61,7 +61,7 @@ class LayerRun {
  private:
   struct Step {
     Demand what;
-    bool waiting = true, ready = false, open = true, half = false;
+    bool waiting = true, ready = false, open = true, half = false, read = false;
   };
   struct Expert {
     std::vector<int> steps;                // by level
@@ -69,6 +69,8 @@ class LayerRun {
     bool begun = false;                    // it holds slots
     int computed = 0;
   };
+  void use();  // tells that a pass begins, and what it uses
+  bool busy() const;
   Step* find(int block);
   Expert& expert_of(const Step& step) { return experts_[static_cast<std::size_t>(step.what.expert)]; }
   const Expert& expert_of(const Step& step) const { return experts_[static_cast<std::size_t>(step.what.expert)]; }
@@ -86,6 +88,8 @@ class LayerRun {
   std::vector<Expert> experts_;     // by number
   std::vector<std::int64_t> lack_;  // slots by kind that experts that have begun still need
   std::size_t open_, waiting_;
+  std::size_t flying_ = 0;   // blocks that were asked for and are not here
+  std::int64_t coming_ = 0;  // bytes of those that were asked for and are not computed
   std::size_t first_open_ = 0, first_waiting_ = 0;
   std::int64_t hits_ = 0, hit_bytes_ = 0;
 };
