@@ -36,58 +36,55 @@ Residency::Residency(const std::vector<Slots>& slots, const std::vector<Resident
 
 std::int64_t Residency::available(int kind) const {
   const Kind& of = kinds_.at(static_cast<std::size_t>(kind));
-  return static_cast<std::int64_t>(of.free.size()) + of.idle + of.ahead;
+  return static_cast<std::int64_t>(of.free.size() + of.idle.size()) + of.ahead;
+}
+
+Residency::Idle Residency::idle(const State& state, int block) const {
+  return {block, state.layer, state.named, state.worth, uses_};
 }
 
 void Residency::append(int block) {
   State& state = at(block);
-  Kind& kind = kind_of(state);
-  state.previous = kind.last;
-  state.next = -1;
-  (kind.last < 0 ? kind.first : at(kind.last).next) = block;
-  kind.last = block;
-  ++kind.idle;
+  std::vector<Idle>& idle = kind_of(state).idle;
+  state.idle = static_cast<int>(idle.size());
+  ++uses_;
+  idle.push_back(this->idle(state, block));
 }
 
 void Residency::remove(int block) {
   State& state = at(block);
-  Kind& kind = kind_of(state);
-  (state.previous < 0 ? kind.first : at(state.previous).next) = state.next;
-  (state.next < 0 ? kind.last : at(state.next).previous) = state.previous;
-  --kind.idle;
+  std::vector<Idle>& idle = kind_of(state).idle;
+  const auto place = static_cast<std::size_t>(state.idle);
+  at(idle.back().block).idle = state.idle;
+  idle[place] = idle.back();
+  idle.pop_back();
+  state.idle = -1;
 }
 
-bool Residency::gives_way(const State& one, const State& other) const {
+// Of blocks with as many uses the one whose layer comes later is worth less.
+bool Residency::worth_less(const Idle& one, const Idle& other) const {
   if (half_life_ == 0)
     return false;
-  if (one.named != other.named)
-    return other.named;
-  return worth(one) < worth(other);
+  return one.named != other.named ? other.named : worth(one) < worth(other);
 }
 
-// log2 of its uses, each as old as it will be at the layer's next pass: of two blocks with as many, the one whose layer
-// comes later gives way.
-double Residency::worth(const State& state) const {
-  const Turns& own = turns(state.layer);
-  const double to_come = std::max(0.0, 1 - (passes_ - own.last) / own.apart);
-  return state.worth - age(state.layer) - to_come / half_life_;
-}
-
-std::int64_t Residency::evict(const State& for_one, const Keep& keep) {
-  const Kind& kind = kind_of(for_one);
-  const auto stays = [&](const State& one) {
-    return one.layer == keep.layer || (keep.named && one.named) || (keep.better && gives_way(for_one, one));
-  };
-  int victim = -1;
-  for (int block = kind.first; block >= 0; block = at(block).next) {
-    if (!stays(at(block)) && (victim < 0 || gives_way(at(block), at(victim))))
-      victim = block;
+std::int64_t Residency::evict(int for_block, const Keep& keep) {
+  const State& for_one = at(for_block);
+  const Idle wanted = idle(for_one, for_block);
+  const Idle* victim = nullptr;
+  for (const Idle& one : kind_of(for_one).idle) {
+    if (one.layer == keep.layer || (keep.named && one.named) || (keep.better && worth_less(wanted, one)))
+      continue;
+    const bool sooner = victim == nullptr || worth_less(one, *victim);
+    if (sooner || (one.since < victim->since && !worth_less(*victim, one)))
+      victim = &one;
   }
-  if (victim < 0)
+  if (victim == nullptr)
     return -1;
-  remove(victim);
-  at(victim).here = false;
-  return at(victim).place;
+  const int block = victim->block;
+  remove(block);
+  at(block).here = false;
+  return at(block).place;
 }
 
 std::int64_t Residency::begin_load(int block, const Keep& keep) {
@@ -96,7 +93,7 @@ std::int64_t Residency::begin_load(int block, const Keep& keep) {
     Kind& kind = kind_of(state);
     std::int64_t place = -1;
     if (kind.free.empty()) {
-      place = evict(state, keep);
+      place = evict(block, keep);
     } else {
       place = kind.free.back();
       kind.free.pop_back();
@@ -158,33 +155,41 @@ void Residency::release(int block) {
 void Residency::turn(int layer) {
   Turns& own = layers_.at(static_cast<std::size_t>(layer));
   ++passes_;
-  own = {own.count + 1, passes_, own.count == 0 ? static_cast<double>(layers_.size()) : passes_ - own.last};
+  own = {own.count + 1, passes_, own.count == 0 ? static_cast<double>(layers_.size()) : passes_ - own.last, 0};
+  if (half_life_ == 0)
+    return;
+  for (Turns& one : layers_)
+    one.age = (one.count + std::max(0.0, 1 - (passes_ - one.last) / one.apart)) / half_life_;
 }
 
 void Residency::use(int block, double share) {
-  touch(block);
-  if (half_life_ == 0)
-    return;
   State& state = at(block);
-  const double now = age(state.layer);
-  state.worth = std::log2(std::exp2(state.worth - now) + share) + now;
+  if (half_life_ > 0) {
+    const double now = layers_[static_cast<std::size_t>(state.layer)].count / half_life_;
+    state.worth = std::log2(std::exp2(state.worth - now) + share) + now;
+  }
+  touch(block);
 }
 
 void Residency::name(int block) {
-  touch(block);
   at(block).named = true;
+  touch(block);
 }
 
 void Residency::forget(int block) {
-  at(block).named = false;
+  State& state = at(block);
+  state.named = false;
+  if (state.idle >= 0)
+    kind_of(state).idle[static_cast<std::size_t>(state.idle)].named = false;
 }
 
+// It was used, or will be.
 void Residency::touch(int block) {
-  const State& state = at(block);
-  if (state.pinned || !state.here || state.loading || state.claimed)
+  State& state = at(block);
+  if (state.idle < 0)
     return;
-  remove(block);
-  append(block);
+  ++uses_;
+  kind_of(state).idle[static_cast<std::size_t>(state.idle)] = idle(state, block);
 }
 
 }  // namespace codesign

@@ -292,10 +292,10 @@ def test_hits_wait_for_an_expert_that_gives_its_slot_back() -> None:
     assert run.next_step() == (0, 0)  # nothing waits for room
 
 
-def use(residency: Residency, experts: dict[int, int]) -> list[int]:
-    """A pass of layer 0 over blocks of one level; experts with their tokens. Those that were read."""
+def use(residency: Residency, experts: dict[int, int], layer: int = 0) -> list[int]:
+    """A layer's pass over blocks of one level; experts with their tokens. Those that were read."""
     demand = {(expert, 0): tokens for expert, tokens in experts.items()}
-    run = LayerRun(residency, 0, demand, Schedule(Order.SEQUENTIAL, hits_first=True))
+    run = LayerRun(residency, layer, demand, Schedule(Order.SEQUENTIAL, hits_first=True))
     read = []
     while not run.native.done:
         for load in iter(run.next_load, None):
@@ -332,6 +332,16 @@ def test_what_all_use_once_does_not_flush_what_is_used_often() -> None:
     for _ in range(3):
         use(residency, {e: {3: 60, 11: 40}.get(e, 5) for e in range(20)})
         assert all(residency.resident(BlockKey(0, 0, e)) for e in (3, 11))
+
+
+@pytest.mark.parametrize(("half_life", "hits"), [(0.0, 0), (4.0, 8)])
+def test_of_equals_what_comes_round_latest_gives_way(half_life: float, hits: int) -> None:
+    """Four layers in turn that use all of their experts alike, and slots for ten of the sixteen."""
+    sizes = {BlockKey(layer, 0, e): 1 for layer in range(4) for e in range(4)}
+    residency = Residency(plan_arena(10, sizes, {}, 0), sizes, half_life=half_life)
+    for _ in range(6):
+        read = [use(residency, dict.fromkeys(range(4), 1), layer) for layer in range(4)]
+    assert 16 - sum(map(len, read)) == hits
 
 
 def test_uses_that_a_trace_tells_of_count() -> None:

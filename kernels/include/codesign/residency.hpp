@@ -62,7 +62,7 @@ class Residency {
   void forget(int block);  // its layer's turn has come
   bool named(int block) const { return at(block).named; }
   // Whether one gives way before another that was used longer ago.
-  bool sooner(int one, int other) const { return gives_way(at(one), at(other)); }
+  bool sooner(int one, int other) const { return worth_less(idle(at(one), one), idle(at(other), other)); }
 
  private:
   struct State {
@@ -70,16 +70,22 @@ class Residency {
     int layer = 0, kind = -1;
     bool pinned = false, here = false, loading = false, claimed = false, named = false;
     double worth = -std::numeric_limits<double>::infinity();  // log2 of its uses, as of its layer's first pass
-    int next = -1, previous = -1;  // in the list of idle blocks of its kind, least recently used first
+    int idle = -1;                                            // its place among the idle blocks of its kind
+  };
+  struct Idle {
+    int block, layer;
+    bool named;
+    double worth;
+    std::int64_t since;  // in the order of last uses
   };
   struct Kind {
     std::vector<std::int64_t> free;
+    std::vector<Idle> idle;
     std::int64_t ahead = 0;  // being read, and not claimed
-    std::int64_t idle = 0;
-    int first = -1, last = -1;
   };
   struct Turns {
     double count = 0, last = 0, apart = 1;  // of a layer: passes; when the last began; from the one before
+    double age = 0;                         // in half-lives: what it is at the next pass
   };
   const State& at(int block) const { return blocks_.at(static_cast<std::size_t>(block)); }
   State& at(int block) { return blocks_.at(static_cast<std::size_t>(block)); }
@@ -87,16 +93,16 @@ class Residency {
   void append(int block);
   void remove(int block);
   void touch(int block);
-  const Turns& turns(int layer) const { return layers_[static_cast<std::size_t>(layer)]; }
-  double age(int layer) const { return turns(layer).count / half_life_; }
-  double worth(const State& state) const;
-  bool gives_way(const State& one, const State& other) const;
-  std::int64_t evict(const State& for_one, const Keep& keep);
+  Idle idle(const State& state, int block) const;
+  double worth(const Idle& one) const { return one.worth - layers_[static_cast<std::size_t>(one.layer)].age; }
+  bool worth_less(const Idle& one, const Idle& other) const;
+  std::int64_t evict(int for_block, const Keep& keep);
 
   std::vector<State> blocks_;
   std::vector<Kind> kinds_;
   std::vector<Turns> layers_;
   double passes_ = 0;  // of all layers
+  std::int64_t uses_ = 0;
   std::int64_t room_ = 0;
   double half_life_;
 };
