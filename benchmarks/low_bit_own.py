@@ -27,6 +27,7 @@ from codesign.kernels.levels import (
 from codesign.kernels.native import Variant, native
 from codesign.kernels.trits import TERNARY_CELL_BYTES, TRIT_CELL_BYTES, pack_trits
 from codesign.reference.experts import RESIDUAL_GROUP, residual_matmul
+from codesign.spec.moe import RESIDUAL_MULTIPLIER_MAX
 
 Bytes = npt.NDArray[np.uint8]
 Check = Callable[[], bool]
@@ -132,8 +133,11 @@ def residual(planes: int) -> Callable[[Layer, int, Variant], Callable[[int], Pre
         weights, last = [], None
         for _ in range(copies):
             base, bits = _digits(rng, layer, 4), [_digits(rng, layer, 2) for _ in range(planes)]
-            a, *others = (rng.integers(-4095, 4096, shape, dtype=np.int16) for _ in range(planes + 1))
-            zero = rng.integers(0, 3 * 4095, shape, dtype=np.int32)
+            a, *others = (
+                rng.integers(-RESIDUAL_MULTIPLIER_MAX, RESIDUAL_MULTIPLIER_MAX + 1, shape, dtype=np.int16)
+                for _ in range(planes + 1)
+            )
+            zero = rng.integers(0, 3 * RESIDUAL_MULTIPLIER_MAX + 1, shape, dtype=np.int32)
             cells, plane_cells = aligned(pack_codes(base, 2, 0)), tuple(aligned(pack_codes(b, 1, 0)) for b in bits)
             weights.append(ResidualWeight(layer.outputs, layer.inputs, cells, a, zero, plane_cells, tuple(others)))
             last = (base, a, zero, bits, others)

@@ -117,7 +117,7 @@ def run(
     prefill: Annotated[int, typer.Option(min=0, help="Without a trace: tokens of the prompt.")] = 64,
     tokens: Annotated[int, typer.Option(min=0, help="Without a trace: tokens decoded one by one.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Without a trace: of the drawn routing.")] = 1,
-    hot: Annotated[Path | None, typer.Option(help="A trace: its most used blocks stay resident.")] = None,
+    hot: Annotated[Path | None, typer.Option(help="A trace: its most used blocks begin in memory.")] = None,
     pin: Annotated[float | None, typer.Option(help="Share of the budget for the hot set, 0 to 1.")] = None,
     schedule: Annotated[Order, typer.Option(help="Order of reading.")] = Order.HOTTEST_BIT_FIRST,
     hits_first: Annotated[bool, typer.Option(help="Compute first what is resident.")] = True,

@@ -187,7 +187,8 @@ void bind_schedule(nb::module_& m) {
       .def_ro("block", &Demand::block)
       .def_ro("tokens", &Demand::tokens);
   m.def("in_order", &codesign::in_order);
-  nb::class_<Keep>(m, "Keep").def(nb::init<int, bool>(), nb::arg("layer") = -1, nb::arg("named") = false);
+  nb::class_<Keep>(m, "Keep").def(nb::init<int, bool, bool>(), nb::arg("layer") = -1, nb::arg("named") = false,
+                                  nb::arg("better") = false);
   nb::class_<Residency>(m, "Residency")
       .def(nb::new_(&make_residency), nb::arg("slots"), nb::arg("blocks"), nb::arg("half_life"))
       .def("size", &Residency::size)

@@ -189,6 +189,12 @@ inline __m512i rescaled(__m256i sums, __m512d scale, __m512d addend) {
   return _mm512_cvt_roundpd_epi64(_mm512_fmadd_pd(_mm512_cvtepi32_pd(sums), scale, addend), kFloor);
 }
 
+// The outputs that a panel has.
+inline __mmask16 panel_mask(std::int64_t outputs, std::int64_t panel) {
+  const std::int64_t left = outputs - panel * kPanel;
+  return static_cast<__mmask16>(left >= kPanel ? 0xFFFF : (1 << left) - 1);
+}
+
 // What all rows of a panel share on the way out.
 struct PanelOutput {
   std::int32_t* acc;  // at the panel's first column
@@ -205,8 +211,7 @@ struct PanelOutput {
         stride(o.outputs),
         column(panel * kPanel),
         accumulate(o.accumulate) {
-    const std::int64_t left = o.outputs - column;
-    mask = static_cast<__mmask16>(left >= kPanel ? 0xFFFF : (1 << left) - 1);
+    mask = panel_mask(o.outputs, panel);
     scale_low = scale_high = addend_low = addend_high = _mm512_setzero_pd();
     small = true;
     if (o.acc == nullptr) {

@@ -7,15 +7,12 @@
 // the base can give each of these outputs in a group. There is a table for each setting of the planes' bits.
 #pragma once
 
+#include <numeric>
+
 #include "levels_avx512.hpp"
 
 namespace codesign::levels {
 namespace {
-
-inline __mmask16 mask_of(const ResidualWeight& weight, std::int64_t panel) {
-  const std::int64_t left = weight.outputs - panel * kPanel;
-  return static_cast<__mmask16>(left >= kPanel ? 0xFFFF : (1 << left) - 1);
-}
 
 template <int kPlanes>
 class Bytes {
@@ -84,7 +81,7 @@ class Bytes {
   // The bytes that outputs of a panel can have in a group.
   void fill(std::int64_t panel, std::int64_t group, Tables& tables) const {
     const std::int64_t at = group * weight_.outputs + panel * kPanel;
-    const __mmask16 mask = mask_of(weight_, panel);
+    const __mmask16 mask = panel_mask(weight_.outputs, panel);
     const auto multiplier = [&](const std::int16_t* of) {
       return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, of + at));
     };
@@ -131,16 +128,17 @@ class Bytes {
 class ByteSums {
  public:
   ByteSums(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate)
-      : rows_(rows), weight_(weight), acc_(acc), accumulate_(accumulate) {}
+      : weight_(weight), acc_(acc), accumulate_(accumulate) {
+    for (std::int64_t t = 0; t < rows.count; ++t) {
+      const std::int32_t* sums = rows.sums + t * rows.groups;
+      minus_[t] = -(std::accumulate(sums, sums + rows.groups, std::int64_t{0}) << 15);
+    }
+  }
 
   // acc (+)= 2^8 high + low - 2^15 times the sum of the row.
   void put(std::int64_t row, std::int64_t panel, __m512i low, __m512i high) const {
-    std::int64_t sum = 0;
-    for (std::int64_t g = 0; g < rows_.groups; ++g) {
-      sum += rows_.sums[row * rows_.groups + g];
-    }
-    const __m512i minus = _mm512_set1_epi64(-(sum << 15));
-    const __mmask16 mask = mask_of(weight_, panel);
+    const __m512i minus = _mm512_set1_epi64(minus_[row]);
+    const __mmask16 mask = panel_mask(weight_.outputs, panel);
     std::int64_t* to = acc_ + row * weight_.outputs + panel * kPanel;
     add(whole(_mm512_castsi512_si256(low), _mm512_castsi512_si256(high), minus), static_cast<__mmask8>(mask), to);
     add(whole(_mm512_extracti64x4_epi64(low, 1), _mm512_extracti64x4_epi64(high, 1), minus),
@@ -158,10 +156,10 @@ class ByteSums {
     _mm512_mask_storeu_epi64(to, mask, _mm512_add_epi64(before, sums));
   }
 
-  const ResidualRows& rows_;
   const ResidualWeight& weight_;
   std::int64_t* acc_;
   bool accumulate_;
+  std::int64_t minus_[kRowBlock];
 };
 
 }  // namespace

@@ -37,10 +37,12 @@ void run(const ResidualRows& rows, const ResidualWeight& weight, const ByteSums&
 
 void residual_amx(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate,
                   PanelRange panels) {
-  const ByteSums to(rows, weight, acc, accumulate);
   if (rows.count <= kFewRows) {
     residual_avx512(rows, weight, acc, accumulate, panels);
-  } else if (weight.planes == 0) {
+    return;
+  }
+  const ByteSums to(rows, weight, acc, accumulate);
+  if (weight.planes == 0) {
     run<0>(rows, weight, to, panels);
   } else if (weight.planes == 1) {
     run<1>(rows, weight, to, panels);

@@ -79,7 +79,7 @@ void residual_rows(const Arguments& a, std::int64_t row, std::int64_t panel, std
   constexpr std::int64_t kGroupCells = kResidualGroup / kGroup;
   const ResidualWeight& w = a.weight;
   const std::int64_t column = panel * kPanel, cells = a.rows.chunks * kCells;
-  const __mmask16 mask = mask_of(w, panel);
+  const __mmask16 mask = panel_mask(w.outputs, panel);
   const std::int8_t* x = a.rows.x + row * a.rows.stride;
   const std::int32_t* sums = a.rows.sums + row * a.rows.groups;
   Wide total[R];
@@ -160,10 +160,12 @@ void shared(const ResidualRows& rows, const ResidualWeight& weight, const ByteSu
 
 void residual_avx512(const ResidualRows& rows, const ResidualWeight& weight, std::int64_t* acc, bool accumulate,
                      PanelRange panels) {
-  const ByteSums to(rows, weight, acc, accumulate);
   if (rows.count * weight.planes < kShared) {
     few(rows, weight, acc, accumulate, panels);
-  } else if (weight.planes == 1) {
+    return;
+  }
+  const ByteSums to(rows, weight, acc, accumulate);
+  if (weight.planes == 1) {
     shared<1>(rows, weight, to, panels);
   } else {
     shared<2>(rows, weight, to, panels);

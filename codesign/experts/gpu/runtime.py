@@ -94,7 +94,7 @@ class GpuRuntime:
         if foreseen or following is None:
             ahead, kept = deque(foreseen), native().Keep(named=True)
         else:
-            ahead, kept = deque(self.placement.likely(following, len(batch.x))), native().Keep(following)
+            ahead, kept = deque(self.placement.likely(following, len(batch.x))), native().Keep(following, better=True)
         work = LayerPass(self._ops, self._layers[number], self.blocks.kind, batch)
         demand = {BlockKey(number, level, e): tokens for (e, level), tokens in work.pairs.demand.items()}
         asked = [native().Demand(key.expert, key.level, self._numbers.of[key], n) for key, n in demand.items()]

@@ -41,7 +41,7 @@ class Transport(StrEnum):
 class Faults:
     """Damage done around the transport, for tests. Reads of the system are counted from 1; 0 means never.
 
-    Each takes `delay_us` longer, and who collects what has arrived comes `late_us` later.
+    Each takes `delay_us` longer; every fifth time, who collects what has arrived comes `late_us` later.
     """
 
     short_reads: bool = False

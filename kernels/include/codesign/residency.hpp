@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 namespace codesign {
@@ -69,9 +68,10 @@ class Residency {
     std::int64_t size = 0, place = -1;
     int layer = 0, kind = -1;
     bool pinned = false, here = false, loading = false, claimed = false, named = false;
-    double worth = -std::numeric_limits<double>::infinity();  // log2 of its uses, as of its layer's first pass
-    int idle = -1;                                            // its place among the idle blocks of its kind
+    double worth = 0;  // log2 of its uses, as of its layer's first pass
+    int idle = -1;     // its place among the idle blocks of its kind
   };
+  // What decides about an idle block, copied so that a search reads one array.
   struct Idle {
     int block, layer;
     bool named;
