@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -122,26 +121,14 @@ def write_bundle(folder: Path, size: MachineSize, cases: Sequence[Case]) -> None
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def install(folder: Path, name: str) -> Path:
-    """The bundle at a lasting place, where its build is kept: untouched when it is there already, in this very form."""
-    place = BUILD / name
-    place.mkdir(parents=True, exist_ok=True)
-    with (BUILD / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted, found = _files(folder), _files(place)
-        for path in found.keys() - wanted.keys():
-            (place / path).unlink()
-        for path in sorted(wanted):
-            if wanted[path] != found.get(path):
-                (place / path).parent.mkdir(parents=True, exist_ok=True)
-                (place / path).write_bytes(wanted[path])
-    return place
+def share_build(folder: Path, machine: str) -> None:
+    """Let the bundle build where all bundles of this machine do: a build depends on the sources alone (`building.py`).
 
-
-def _files(folder: Path) -> dict[Path, bytes]:
-    files = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    relative = {p: p.relative_to(folder) for p in files}
-    return {r: p.read_bytes() for p, r in relative.items() if r.parts[0] != "build"}
+    Programs and memory image stay the bundle's own, as tests of one machine run side by side.
+    """
+    kept = BUILD / machine
+    kept.mkdir(parents=True, exist_ok=True)
+    (folder / "build").symlink_to(kept, target_is_directory=True)
 
 
 def check(folder: Path, *arguments: str) -> None:
@@ -187,7 +174,7 @@ def run_job(
     check(folder, "job", str(path))
     if COVERAGE:
         COVERAGE.mkdir(parents=True, exist_ok=True)
-        shutil.copy(results / "coverage.dat", COVERAGE / f"machine-{folder.name}-{results.name}.dat")
+        shutil.copy(results / "coverage.dat", COVERAGE / f"{folder.name}-{results.name}.dat")
     reports = json.loads((results / "results.json").read_text())
     raws = [results / f"{i}.bin" for i in range(len(cases))]
     return [Outcome(r, f.read_bytes() if f.exists() else b"") for r, f in zip(reports, raws, strict=True)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundles import Case, Fault, check, install, run_job, write_bundle
+from bundles import Case, Fault, check, run_job, share_build, write_bundle
 from test_machine import SMALL, make_cases
 
 from codesign.emit.manifest import InstructionInfo
@@ -32,10 +32,11 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    work = tmp_path_factory.mktemp("options")
+    folder = tmp_path_factory.mktemp("options") / "options-simd16_pe16"
     cases = make_cases(SMALL)
-    write_bundle(work / "bundle", SMALL, cases)
-    return Machine(install(work / "bundle", "simd16_pe16"), cases)
+    write_bundle(folder, SMALL, cases)
+    share_build(folder, "simd16_pe16")
+    return Machine(folder, cases)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from bundles import Case, Outcome, check, install, run_job, write_bundle
+from bundles import Case, Outcome, check, run_job, share_build, write_bundle
 from test_machine import SIZES
 
 from codesign.schedule.isa import Status
@@ -29,8 +29,9 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     work, size = tmp_path_factory.mktemp(request.param), SIZES[request.param]
     programs = tuple(Maker(size, bytearray()).programs())
     cases = [Case(one.name, one.job, (), fault=one.fault) for one in programs]
-    write_bundle(work / "bundle", size, cases)
-    folder = install(work / "bundle", request.param)
+    folder = work / f"legal-{request.param}"
+    write_bundle(folder, size, cases)
+    share_build(folder, request.param)
     check(folder, "build", "rtlsim")
     names = [one.name for one in programs]
     outcomes = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from bundles import VARIANT, Case, Outcome, check, install, run_job, stored, write_bundle
+from bundles import VARIANT, Case, Outcome, check, run_job, share_build, stored, write_bundle
 from cases import Builder
 
 from codesign.schedule.design import MachineSize, MemoryKind
@@ -92,8 +92,9 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Every case, one after the other on one machine without a reset."""
     work, size = tmp_path_factory.mktemp(request.param), SIZES[request.param]
     cases = make_cases(size)
-    write_bundle(work / "bundle", size, cases)
-    folder = install(work / "bundle", request.param)
+    folder = work / f"machine-{request.param}"
+    write_bundle(folder, size, cases)
+    share_build(folder, request.param)
     check(folder, "build", "rtlsim", *VARIANT)
     failing = [i for i, case in enumerate(cases) if case.status is not Status.OK]
     good = [i for i in range(len(cases)) if i not in failing]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundles import BOARD, BUILD
+from bundles import BOARD, share_build
 from test_machine import SIZES
 
 from codesign.emit.bundle import BundleSource, write_bundle
@@ -48,10 +48,7 @@ def test_random_model(chosen: Chosen, tmp_path: Path) -> None:
     made = synthesise(case.recipe, case.seed, images=1)
     design = plan(made.graph, BOARD, Options(None, chosen.widths, case.block_rows, size))
     path = write_bundle(BundleSource(made.graph, design, made.test), tmp_path / "bundle")
-    built = BUILD / chosen.machine / "build" / "rtlsim"  # test_machine's, whoever comes first builds it
-    built.mkdir(parents=True, exist_ok=True)
-    (path / "build").mkdir()
-    (path / "build" / "rtlsim").symlink_to(built, target_is_directory=True)
+    share_build(path, chosen.machine)
     for width in chosen.widths:
         check(path, ExpertWidth(width.name.lower()))
 
