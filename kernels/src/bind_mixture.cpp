@@ -218,7 +218,7 @@ void bind_schedule(nb::module_& m) {
       .def("begun", &LayerRun::begun)
       .def("arrived", &LayerRun::arrived)
       .def("next_step", &LayerRun::next_step, nb::rv_policy::copy)
-      .def("next_half", &LayerRun::next_half, nb::rv_policy::copy)
+      .def("next_begun", &LayerRun::next_begun, nb::rv_policy::copy)
       .def("also_ready", &LayerRun::also_ready)
       .def("computed", &LayerRun::computed);
 }

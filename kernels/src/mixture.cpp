@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "codesign/levels.hpp"
-
 // Loops below are compiled for several processors; the loader chooses. Not under sanitizers, whose start is later.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
@@ -57,8 +55,8 @@ void rescale(const std::int64_t* s, const Rescaler& by, std::int64_t b, std::int
 }
 
 // max(u, 0) - delta(|u|), for GELU and SiLU alike.
-CODESIGN_CLONES void soften(const std::int16_t* u, std::int64_t count, const std::int32_t* table, std::int32_t last,
-                            std::int32_t* out) {
+CODESIGN_CLONES void soften_row(const std::int16_t* u, std::int64_t count, const std::int32_t* table, std::int32_t last,
+                                std::int32_t* out) {
   for (std::int64_t n = 0; n < count; ++n) {
     const std::int32_t value = u[n];
     const std::int32_t a = value < 0 ? -value : value;
@@ -86,7 +84,7 @@ CODESIGN_CLONES void narrow_alone(const std::int32_t* soft, std::int64_t count, 
   }
 }
 
-CODESIGN_CLONES void weigh(std::int16_t* values, std::int64_t count, std::int32_t gate) {
+CODESIGN_CLONES void weigh_row(std::int16_t* values, std::int64_t count, std::int32_t gate) {
   for (std::int64_t n = 0; n < count; ++n) {
     const std::int64_t product = static_cast<std::int64_t>(values[n]) * gate;
     values[n] = static_cast<std::int16_t>(clamp(shift_round(product, kGateBits), INT16_MIN, INT16_MAX));
@@ -105,15 +103,17 @@ std::int64_t panels_of(std::int64_t outputs) {
   return (outputs + 15) / 16;
 }
 
-// Calls task(begin, end) for as many parts of 0 .. count as there are threads.
+// Calls task(part) for as many parts of the panels as there are threads.
 template <typename Task>
-void divide(Pool& pool, std::int64_t count, Task&& task) {
+void divide(Pool& pool, PanelRange panels, Task&& task) {
+  const std::int64_t begin = panels.begin, count = panels.end - begin;
   const int parts = static_cast<int>(std::min<std::int64_t>(pool.threads(), count));
-  pool.run(parts, [&](int i, int) { task(count * i / parts, count * (i + 1) / parts); });
+  pool.run(parts, [&](int i, int) { task(PanelRange{begin + count * i / parts, begin + count * (i + 1) / parts}); });
 }
 
-std::int64_t cells_of(std::int64_t outputs, std::int64_t inputs) {
-  return panels_of(outputs) * ((inputs + 63) / 64) * 16;
+// Of a panel.
+std::int64_t cells_of(std::int64_t inputs) {
+  return (inputs + 63) / 64 * 16;
 }
 
 }  // namespace
@@ -154,7 +154,7 @@ int Mixture::offset_of(int levels) const {
 
 template <>
 void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int first,
-                      int last, int offset, std::int32_t* sums) {
+                      int last, int offset, PanelRange panels, std::int32_t* sums) {
   LevelWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -164,23 +164,22 @@ void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t r
     const MixtureLevel& level = shape_.levels[static_cast<std::size_t>(i)];
     const std::uint8_t* cells = blocks[static_cast<std::size_t>(i)] + (level.*matrix.place).cells;
     if (level.trits) {
-      const std::int64_t count = cells_of(matrix.outputs, matrix.inputs);
-      cells_.resize(static_cast<std::size_t>(count * kTernaryBytes));
-      divide(*pool_, count, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t each = cells_of(matrix.inputs);
+      cells_.resize(static_cast<std::size_t>(panels_of(matrix.outputs) * each * kTernaryBytes));
+      divide(*pool_, panels, [&](PanelRange part) {
+        const std::int64_t begin = part.begin * each, end = part.end * each;
         decode_trits(variant_, cells + begin * kTritBytes, end - begin, cells_.data() + begin * kTernaryBytes);
       });
       cells = cells_.data();
     }
     weight.levels[i - first] = {cells, level.bits, level.position};
   }
-  divide(*pool_, panels_of(matrix.outputs), [&](std::int64_t begin, std::int64_t end) {
-    level_gemm(variant_, x, rows, weight, sums, first > 0, {begin, end});
-  });
+  divide(*pool_, panels, [&](PanelRange part) { level_gemm(variant_, x, rows, weight, sums, first > 0, part); });
 }
 
 template <>
 void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int,
-                      int last, int, std::int64_t* sums) {
+                      int last, int, PanelRange panels, std::int64_t* sums) {
   ResidualWeight weight;
   weight.outputs = matrix.outputs;
   weight.inputs = matrix.inputs;
@@ -198,27 +197,24 @@ void Mixture::product(const Matrix& matrix, const std::int8_t* x, std::int64_t r
       weight.plane_multiplier[i - 1] = multipliers;
     }
   }
-  divide(*pool_, panels_of(matrix.outputs), [&](std::int64_t begin, std::int64_t end) {
-    residual_gemm(variant_, x, rows, weight, sums, false, {begin, end});
-  });
+  divide(*pool_, panels, [&](PanelRange part) { residual_gemm(variant_, x, rows, weight, sums, false, part); });
 }
 
 template <typename Sum>
-void Mixture::contribute(const Group& group, const Blocks& blocks, int last, const Rescaler& fc1, const Rescaler& fc2,
-                         const Sum* sums, std::vector<Sum>& second) {
+void Mixture::soften(const Group& group, const Rescaler& fc1, const Sum* sums) {
   const std::int64_t hidden = shape_.hidden;
-  hidden_.resize(static_cast<std::size_t>(group.rows * hidden));
   const auto entries = static_cast<std::int32_t>(shape_.table.size()) - 1;
-  divide(*pool_, panels_of(hidden), [&](std::int64_t from, std::int64_t to) {
+  divide(*pool_, {0, panels_of(hidden)}, [&](PanelRange part) {
     std::int16_t gate[kStretch], up[kStretch];
     std::int32_t soft[kStretch];
+    const std::int64_t last = std::min(part.end * 16, hidden);
     for (std::int64_t row = 0; row < group.rows; ++row) {
       const Sum* const line = sums + row * first_.outputs;
-      for (std::int64_t begin = from * 16; begin < std::min(to * 16, hidden); begin += kStretch) {
-        const std::int64_t end = std::min({begin + kStretch, to * 16, hidden});
-        std::int8_t* const out = hidden_.data() + row * hidden + begin;
+      for (std::int64_t begin = part.begin * 16; begin < last; begin += kStretch) {
+        const std::int64_t end = std::min(begin + kStretch, last);
+        std::int8_t* const out = group.hidden + row * hidden + begin;
         rescale(line, fc1, begin, end, gate);
-        soften(gate, end - begin, shape_.table.data(), entries, soft);
+        soften_row(gate, end - begin, shape_.table.data(), entries, soft);
         if (shape_.gated) {
           rescale(line, fc1, hidden + begin, hidden + end, up);
           narrow(soft, up, end - begin, shape_.hidden_multiplier, shape_.hidden_shift, out);
@@ -228,35 +224,55 @@ void Mixture::contribute(const Group& group, const Blocks& blocks, int last, con
       }
     }
   });
+}
+
+template <typename Sum>
+void Mixture::weigh(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc2, PanelRange panels,
+                    std::vector<Sum>& sums) {
   const std::int64_t columns = shape_.embed_dim;
-  second.resize(static_cast<std::size_t>(group.rows * second_.outputs));
-  product<Sum>(second_, hidden_.data(), group.rows, blocks, 0, last, offset_of(last), second.data());
-  divide(*pool_, panels_of(columns), [&](std::int64_t from, std::int64_t to) {
-    const std::int64_t begin = from * 16, end = std::min(to * 16, columns);
+  sums.resize(static_cast<std::size_t>(group.rows * second_.outputs));
+  product<Sum>(second_, group.hidden, group.rows, blocks, 0, levels, offset_of(levels), panels, sums.data());
+  divide(*pool_, panels, [&](PanelRange part) {
+    const std::int64_t begin = part.begin * 16, end = std::min(part.end * 16, columns);
     for (std::int64_t row = 0; row < group.rows; ++row) {
       std::int16_t* const out = group.out + row * columns + begin;
-      rescale(second.data() + row * second_.outputs, fc2, begin, end, out);
-      weigh(out, end - begin, group.gates[row]);
+      rescale(sums.data() + row * second_.outputs, fc2, begin, end, out);
+      weigh_row(out, end - begin, group.gates[row]);
     }
   });
 }
 
-void Mixture::add(const Group& group, const Blocks& blocks, int first, int last, bool closing) {
-  if (shape_.residual() || group.rows == 0)
-    return;
-  product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, closing ? offset_of(last) : 0, group.sums);
+std::int64_t Mixture::first_panels() const {
+  return panels_of(first_.outputs);
 }
 
-void Mixture::finish(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1, const Rescaler& fc2) {
+std::int64_t Mixture::second_panels() const {
+  return panels_of(second_.outputs);
+}
+
+void Mixture::add(const Group& group, const Blocks& blocks, int first, int last, bool closing, PanelRange panels) {
+  if (shape_.residual() || group.rows == 0 || panels.begin >= panels.end)
+    return;
+  product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, closing ? offset_of(last) : 0, panels,
+                        group.sums);
+}
+
+void Mixture::activate(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1) {
   if (group.rows == 0)
     return;
-  if (shape_.residual()) {
-    wide_.resize(static_cast<std::size_t>(group.rows * first_.outputs));
-    product<std::int64_t>(first_, group.x, group.rows, blocks, 0, levels, 0, wide_.data());
-    contribute<std::int64_t>(group, blocks, levels, fc1, fc2, wide_.data(), wide2_);
+  if (!shape_.residual())
+    return soften(group, fc1, group.sums);
+  wide_.resize(static_cast<std::size_t>(group.rows * first_.outputs));
+  product<std::int64_t>(first_, group.x, group.rows, blocks, 0, levels, 0, {0, first_panels()}, wide_.data());
+  soften(group, fc1, wide_.data());
+}
+
+void Mixture::contribute(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc2, PanelRange panels) {
+  if (group.rows == 0 || panels.begin >= panels.end)
     return;
-  }
-  contribute<std::int32_t>(group, blocks, levels, fc1, fc2, group.sums, narrow_);
+  if (shape_.residual())
+    return weigh(group, blocks, levels, fc2, panels, wide_);
+  weigh(group, blocks, levels, fc2, panels, narrow_);
 }
 
 void combine(const std::int16_t* residual, const std::int16_t* contributions, const std::int64_t* rows,

@@ -6,6 +6,15 @@
 #include "codesign/layer_pass.hpp"
 
 namespace codesign {
+namespace {
+
+template <typename T>
+void grow(std::vector<T>& values, std::int64_t size) {
+  if (static_cast<std::int64_t>(values.size()) < size)
+    values.resize(static_cast<std::size_t>(size));
+}
+
+}  // namespace
 
 void choose_widths(const std::uint16_t* gates, std::int64_t tokens, std::int64_t experts,
                    const std::vector<int>& widths, std::int64_t high, std::int64_t low, std::uint8_t* out) {
@@ -55,7 +64,10 @@ int LayerPass::begin(StreamLayer& layer, const Batch& batch) {
                         static_cast<std::int64_t>(begin),
                         static_cast<std::int64_t>(starts[one + 1] - begin),
                         0,
+                        0,
                         false,
+                        false,
+                        0,
                         {}});
     }
     for (std::size_t v = 0; v < levels; ++v) {
@@ -79,51 +91,89 @@ int LayerPass::begin(StreamLayer& layer, const Batch& batch) {
   return 0;
 }
 
-LayerPass::Sums LayerPass::borrow(std::int64_t size) {
-  Sums found;
-  if (!spare_.empty()) {
-    found = std::move(spare_.back());
-    spare_.pop_back();
-  }
-  if (found.size < size) {
-    found.values = std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(size));
-    found.size = size;
-  }
+LayerPass::Room LayerPass::borrow() {
+  if (spare_.empty())
+    return {};
+  Room found = std::move(spare_.back());
+  spare_.pop_back();
   return found;
 }
 
 Group LayerPass::group_of(Part& part) {
-  const std::int64_t columns = layer_->mixture.shape().embed_dim;
-  Group group;
-  group.rows = part.rows;
-  group.gates = gates_.data() + part.begin;
-  group.out = out_.data() + part.begin * columns;
-  group.x = batch_.x;
-  if (batch_.tokens > 1) {
-    std::int8_t* const rows = x_.data() + part.begin * columns;
-    group.x = rows;
-    for (std::int64_t i = 0; i < part.rows && part.sums.size == 0; ++i) {
+  const MixtureShape& shape = layer_->mixture.shape();
+  const std::int64_t columns = shape.embed_dim;
+  std::int8_t* const rows = x_.data() + part.begin * columns;  // of one token they are the batch's
+  if (!part.gathered) {
+    part.gathered = true;
+    for (std::int64_t i = 0; batch_.tokens > 1 && i < part.rows; ++i) {
       const std::int8_t* const row = batch_.x + tokens_[static_cast<std::size_t>(part.begin + i)] * columns;
       std::memcpy(rows + i * columns, row, static_cast<std::size_t>(columns));
     }
+    part.room = borrow();
+    grow(part.room.sums, part.rows * layer_->constants.outputs[0]);
+    grow(part.room.hidden, part.rows * shape.hidden);
   }
-  if (part.sums.size == 0)
-    part.sums = borrow(std::max<std::int64_t>(1, part.rows * layer_->constants.outputs[0]));
-  group.sums = part.sums.values.get();
-  return group;
+  return {batch_.tokens > 1 ? rows : batch_.x,
+          part.rows,
+          gates_.data() + part.begin,
+          part.room.sums.data(),
+          part.room.hidden.data(),
+          out_.data() + part.begin * columns};
 }
 
 void LayerPass::add(Part& part, int upto, const Blocks& blocks) {
-  if (part.done || upto <= part.added)
+  const std::int64_t all = layer_->mixture.first_panels();
+  if (part.begun > 0 && upto > part.added)
+    add_begun(part, all, blocks);
+  if (upto <= part.added)
     return;
-  layer_->mixture.add(group_of(part), blocks, part.added, upto, upto == part.levels);
+  layer_->mixture.add(group_of(part), blocks, part.added, upto, upto == part.levels, {0, all});
   part.added = upto;
 }
 
-void LayerPass::compute_first(int expert, int level, const Blocks& blocks) {
-  const auto e = static_cast<std::size_t>(expert);
+// Adds the next level up to so many panels.
+void LayerPass::add_begun(Part& part, std::int64_t panels, const Blocks& blocks) {
+  if (panels <= part.begun)
+    return;
+  const int next = part.added + 1;
+  layer_->mixture.add(group_of(part), blocks, part.added, next, next == part.levels, {part.begun, panels});
+  part.begun = panels;
+  if (panels < layer_->mixture.first_panels())
+    return;
+  part.added = next;
+  part.begun = 0;
+}
+
+// Computes the second matrix up to so many panels.
+void LayerPass::contribute(Part& part, int expert, std::int64_t panels, const Blocks& blocks) {
+  if (panels <= part.panels)
+    return;
+  const LayerConstants& by = layer_->constants;
+  const Group group = group_of(part);
+  if (!part.activated)
+    layer_->mixture.activate(group, blocks, part.levels, by.of(0, part.levels - 1, expert));
+  part.activated = true;
+  layer_->mixture.contribute(group, blocks, part.levels, by.of(1, part.levels - 1, expert), {part.panels, panels});
+  part.panels = panels;
+  if (panels == layer_->mixture.second_panels())
+    spare_.push_back(std::exchange(part.room, {}));
+}
+
+void LayerPass::compute_begun(int expert, int level, std::int64_t here, const Blocks& blocks) {
+  const auto e = static_cast<std::size_t>(expert), l = static_cast<std::size_t>(level);
+  const Mixture& mixture = layer_->mixture;
+  const MixtureLevel& places = mixture.shape().levels[l];
+  const auto share = [here](std::int64_t panels, std::int64_t begin, std::int64_t end) {
+    return panels * std::clamp<std::int64_t>(here - begin, 0, end - begin) / (end - begin);
+  };
+  const std::int64_t first = share(mixture.first_panels(), places.first.cells, layer_->halves[l]);
+  const std::int64_t second = share(mixture.second_panels(), places.second.cells, layer_->sizes[l]);
   for (std::size_t i = part_of_[e]; i < part_of_[e + 1]; ++i) {
-    add(parts_[i], std::min(level + 1, parts_[i].levels), blocks);
+    Part& part = parts_[i];
+    if (part.added == level && part.levels > level)
+      add_begun(part, first, blocks);
+    if (part.added == part.levels)
+      contribute(part, expert, second, blocks);
   }
 }
 
@@ -131,16 +181,9 @@ void LayerPass::compute(int expert, int last, const Blocks& blocks) {
   const auto e = static_cast<std::size_t>(expert);
   for (std::size_t i = part_of_[e]; i < part_of_[e + 1]; ++i) {
     Part& part = parts_[i];
-    const int levels = part.levels;
-    if (part.done)
-      continue;
-    add(part, std::min(last + 1, levels), blocks);
-    if (part.added < levels)
-      continue;
-    const LayerConstants& by = layer_->constants;
-    layer_->mixture.finish(group_of(part), blocks, levels, by.of(0, levels - 1, expert), by.of(1, levels - 1, expert));
-    part.done = true;
-    spare_.push_back(std::exchange(part.sums, {}));
+    add(part, std::min(last + 1, part.levels), blocks);
+    if (part.added == part.levels)
+      contribute(part, expert, layer_->mixture.second_panels(), blocks);
   }
 }
 

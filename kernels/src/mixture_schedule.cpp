@@ -246,7 +246,7 @@ LayerRun::Step* LayerRun::find(int block) {
 void LayerRun::begun(int block) {
   Step* const step = find(block);
   if (step != nullptr && !step->waiting && step->open)
-    step->half = true;
+    step->news = true;
 }
 
 void LayerRun::arrived(int block) {
@@ -318,14 +318,14 @@ int LayerRun::also_ready(const Demand& step) const {
   return static_cast<int>(level);
 }
 
-const Demand* LayerRun::next_half() {
+const Demand* LayerRun::next_begun() {
   if (!ahead_)
     return nullptr;
   for (Step& step : steps_) {
     if (!step.open)
       continue;
-    if (step.half && !step.ready && expert_of(step).computed == step.what.level) {
-      step.half = false;
+    if (step.news && !step.ready && expert_of(step).computed == step.what.level) {
+      step.news = false;
       return &step.what;
     }
     if (!eager_ && !step.waiting)
@@ -337,7 +337,7 @@ const Demand* LayerRun::next_half() {
 void LayerRun::computed(const Demand& done) {
   Expert& expert = experts_[static_cast<std::size_t>(done.expert)];
   Step& step = steps_[static_cast<std::size_t>(expert.steps[static_cast<std::size_t>(done.level)])];
-  step.open = step.ready = step.half = false;
+  step.open = step.ready = step.news = false;
   --open_;
   coming_ -= step.read ? at_.size(step.what.block) : 0;
   ++expert.computed;

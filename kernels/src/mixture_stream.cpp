@@ -20,7 +20,8 @@ Stream::Stream(std::shared_ptr<Arena> arena, std::shared_ptr<Reader> reader, std
       reader_(std::move(reader)),
       residency_(std::move(residency)),
       blocks_(std::move(blocks)),
-      halves_(blocks_.size()),
+      told_(blocks_.size()),
+      here_(blocks_.size()),
       layers_(std::move(layers)),
       order_(order),
       eager_(eager),
@@ -34,8 +35,7 @@ Stream::Stream(std::shared_ptr<Arena> arena, std::shared_ptr<Reader> reader, std
       if (stored.bytes > room || static_cast<std::uint64_t>(layer->sizes[level]) > stored.bytes) {
         throw std::invalid_argument("a block must hold its level, and its slot the block");
       }
-      if (!layer->mixture.shape().residual())
-        halves_[static_cast<std::size_t>(block)] = layer->halves[level];
+      told_[static_cast<std::size_t>(block)] = !layer->mixture.shape().residual();
     }
   }
 }
@@ -108,16 +108,16 @@ Stream::Failure Stream::proceed(StreamLayer& layer, LayerRun& run, const Ahead& 
     if (run.all_asked_for())
       look_ahead(ahead);
     const Demand* const step = run.next_step();
-    const Demand* const half = step == nullptr ? run.next_half() : nullptr;
-    if (step == nullptr && half == nullptr) {
+    const Demand* const begun = step == nullptr ? run.next_begun() : nullptr;
+    if (step == nullptr && begun == nullptr) {
       if (Failure bad = wait(layer, run, pass))
         return bad;
       continue;
     }
     if (pass.first_compute == 0)
       pass.first_compute = now_ns();
-    if (half != nullptr) {
-      compute_half(layer, *half);
+    if (begun != nullptr) {
+      compute_begun(layer, *begun);
     } else {
       compute(layer, run, *step);
     }
@@ -146,10 +146,11 @@ void Stream::compute(StreamLayer& layer, LayerRun& run, const Demand& step) {
     run.computed(done);
 }
 
-void Stream::compute_half(StreamLayer& layer, const Demand& step) {
+void Stream::compute_begun(StreamLayer& layer, const Demand& step) {
   const std::int64_t at = now_ns();
-  pass_.compute_first(step.expert, step.level, blocks_of(layer, step.expert, step.level));
-  log(Event::halved, at, step.expert, step.level, step.level);
+  const auto here = static_cast<std::int64_t>(here_[static_cast<std::size_t>(step.block)]);
+  pass_.compute_begun(step.expert, step.level, here, blocks_of(layer, step.expert, step.level));
+  log(Event::begun, at, step.expert, step.level, step.level);
 }
 
 Blocks Stream::blocks_of(const StreamLayer& layer, int expert, int last) const {
@@ -168,6 +169,7 @@ Stream::Failure Stream::collect(std::int64_t timeout_us, LayerRun* run, const St
     const bool mine =
         layer != nullptr && block >= layer->base && block < layer->base + layer->levels() * layer->experts();
     if (one.status == Status::begun) {
+      here_[static_cast<std::size_t>(block)] = one.here;
       if (mine)
         run->begun(block);
       continue;
@@ -246,8 +248,9 @@ void Stream::look_ahead(const Ahead& ahead) {
 void Stream::submit(int block, std::int64_t place) {
   const auto at = static_cast<std::size_t>(block);
   const StoredBlock& stored = blocks_.at(at);
+  here_[at] = 0;
   reader_->submit({static_cast<std::uint64_t>(block), stored.offset, stored.bytes, static_cast<std::uint64_t>(place),
-                   stored.crc, halves_[at]});
+                   stored.crc, told_[at]});
 }
 
 void Stream::log(Event::Kind kind, std::int64_t begin, std::int64_t expert, std::int64_t first, std::int64_t last) {

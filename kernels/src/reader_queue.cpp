@@ -15,9 +15,10 @@ struct Job {
   std::uint64_t issued = 0;  // bytes given out as chunks
   std::size_t open_chunks = 0;
   std::vector<bool> arrived;  // by chunk
+  std::size_t landed = 0;     // chunks, from the first, that have arrived
   std::size_t summed = 0;     // chunks, from the first, that are in the checksum
   bool summing = false;       // a thread is at it
-  bool begun = false;         // its first half is here, and that was told
+  std::uint64_t tell_at = 0;  // bytes from its begin on that are told of when they are here
   std::uint32_t crc = 0;
   Completion completion{};
 };
@@ -38,12 +39,13 @@ void Queue::push(const Request& request) {
   job->request = request;
   job->length = (request.bytes + kPage - 1) / kPage * kPage;
   job->arrived.resize((job->length + chunk_ - 1) / chunk_);
+  job->tell_at = request.bytes / kSteps;
   job->completion.tag = request.tag;
   job->completion.status = Status::good;
   job->completion.submitted_ns = now_ns();
   {
     const std::lock_guard lock(mutex_);
-    completions_.reserve(2 * (pending_ + 1));  // the threads never allocate
+    completions_.reserve((kSteps + 2) * (pending_ + 1));  // the threads never allocate
     waiting_.push_back(std::move(job));
     ++pending_;
     tell();
@@ -154,6 +156,23 @@ bool Queue::advance(File& file, Chunk& chunk, std::int64_t result) {
   return false;
 }
 
+// Tells, now and then, how much of the begin of a block is here: what is computed of it meanwhile is not used before
+// the block is found to be good.
+void Queue::landed(Job& job) {
+  const std::size_t before = job.landed;
+  while (job.landed < job.arrived.size() && job.arrived[job.landed])
+    ++job.landed;
+  const std::uint64_t here = std::min<std::uint64_t>(job.landed * chunk_, job.request.bytes);
+  if (job.landed == before || !job.request.told || here < job.tell_at)
+    return;
+  job.tell_at = std::min(here + job.request.bytes / kSteps, job.request.bytes);
+  completions_.push_back(job.completion);
+  completions_.back().status = Status::begun;
+  completions_.back().here = here;
+  tell();
+  done_.notify_all();
+}
+
 // Chunks are summed as they arrive, in their order and outside the lock; whoever finds nobody at it does it. So little
 // is left to do when the last one is here.
 void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t where) {
@@ -174,6 +193,7 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
   --job.open_chunks;
   if (job.open_chunks == 0 && job.issued == job.length)
     completion.arrived_ns = now_ns();
+  landed(job);
   if (job.summing)
     return;
   job.summing = true;
@@ -184,13 +204,6 @@ void Queue::settle(const Chunk& chunk, Status status, int error, std::uint64_t w
     job.crc = crc32c(arena_.data() + job.request.place + from, bytes, job.crc);
     lock.lock();
     ++job.summed;
-    if (!job.begun && job.request.half > 0 && from + bytes >= job.request.half && job.summed < job.arrived.size()) {
-      job.begun = true;
-      completions_.push_back(completion);
-      completions_.back().status = Status::begun;
-      tell();
-      done_.notify_all();
-    }
   }
   job.summing = false;
   if (job.open_chunks > 0 || job.issued < job.length)
@@ -219,7 +232,7 @@ std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
   pending_ -= static_cast<std::size_t>(std::count_if(
       completions_.begin(), completions_.end(), [](const Completion& one) { return one.status != Status::begun; }));
   std::vector<Completion> next;
-  next.reserve(2 * pending_);
+  next.reserve((kSteps + 2) * pending_);
   next.swap(completions_);
   tell();
   return next;

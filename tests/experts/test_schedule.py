@@ -85,8 +85,8 @@ class LayerRun:
         step = self.native.next_step()
         return None if step is None else (step.expert, step.level)
 
-    def next_half(self) -> tuple[int, int] | None:
-        step = self.native.next_half()
+    def next_begun(self) -> tuple[int, int] | None:
+        step = self.native.next_begun()
         return None if step is None else (step.expert, step.level)
 
     def also_ready(self, step: tuple[int, int]) -> int:
@@ -163,8 +163,8 @@ class Machine:
             step = self.run.next_step()
             if step is not None:
                 self.compute(step)
-            elif (half := self.run.next_half()) is not None:
-                self.compute_half(half)
+            elif (begun := self.run.next_begun()) is not None:
+                self.compute_begun(begun)
             elif not moved:
                 assert self.flying, "deadlock"
                 self.arrive()
@@ -184,7 +184,7 @@ class Machine:
         for level in range(step[1], self.computed[-1][1] + 1):
             self.run.computed((step[0], level))
 
-    def compute_half(self, step: tuple[int, int]) -> None:
+    def compute_begun(self, step: tuple[int, int]) -> None:
         """Its block is on its way, and every lower level of the expert was computed."""
         assert BlockKey(0, step[1], step[0]) in self.flying
         assert [(step[0], lower) for lower in range(step[1])] == [c for c in self.computed if c[0] == step[0]]

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "codesign/mixture.hpp"
@@ -51,28 +50,33 @@ class LayerPass {
   std::int64_t pairs() const { return static_cast<std::int64_t>(tokens_.size()); }
   std::int64_t pair_bits() const { return pair_bits_; }  // sum of the pairs' widths
 
-  // Adds the first matrix of an expert's level, of which all lower ones are in the sums.
-  void compute_first(int expert, int level, const Blocks& blocks);
+  // Uses `here` bytes from the begin on of the block of an expert's level, of which all lower ones were computed.
+  void compute_begun(int expert, int level, std::int64_t here, const Blocks& blocks);
   // Uses an expert's blocks up to level `last`.
   void compute(int expert, int last, const Blocks& blocks);
   // The layer's output [tokens, embed_dim], when everything was computed.
   void result(std::int16_t* y);
 
  private:
-  struct Sums {
-    std::unique_ptr<std::int32_t[]> values;
-    std::int64_t size = 0;
+  struct Room {
+    std::vector<std::int32_t> sums;
+    std::vector<std::int8_t> hidden;
   };
   struct Part {
     int levels;
     std::int64_t begin, rows;  // among the pairs
-    int added = 0;             // levels in the sums
-    bool done = false;
-    Sums sums;
+    int added = 0;             // levels in the sums,
+    std::int64_t begun = 0;    // and panels of the one behind them
+    bool gathered = false;     // its rows, and room for what is computed of them
+    bool activated = false;    // `hidden` is what the second matrix is given
+    std::int64_t panels = 0;   // of the second matrix that were computed
+    Room room;
   };
   Group group_of(Part& part);
-  Sums borrow(std::int64_t size);
+  Room borrow();
   void add(Part& part, int upto, const Blocks& blocks);
+  void add_begun(Part& part, std::int64_t panels, const Blocks& blocks);
+  void contribute(Part& part, int expert, std::int64_t panels, const Blocks& blocks);
 
   StreamLayer* layer_ = nullptr;
   Batch batch_;
@@ -83,7 +87,7 @@ class LayerPass {
   std::vector<std::size_t> part_of_;  // of each expert the first, and behind the last
   std::vector<std::int8_t> x_;        // rows of the pairs
   std::vector<std::int16_t> out_;     // contributions
-  std::vector<Sums> spare_;
+  std::vector<Room> spare_;
   std::int64_t pair_bits_ = 0;
 };
 

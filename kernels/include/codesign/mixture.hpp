@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codesign/cpu.hpp"
+#include "codesign/levels.hpp"
 #include "codesign/pool.hpp"
 
 namespace codesign {
@@ -59,25 +60,30 @@ struct LayerConstants {
 
 using Blocks = std::vector<const std::uint8_t*>;  // of one expert, by level
 
-// One expert's tokens of one width. `sums` [rows, outputs of the first matrix] keeps what is added from call to call
-// (not used by the residual format, which only computes when all levels are there).
+// One expert's tokens of one width. `sums` and `hidden` keep what is computed from call to call (the residual format,
+// which only computes when all levels are there, has no use for `sums`).
 struct Group {
   const std::int8_t* x = nullptr;  // [rows, embed_dim]
   std::int64_t rows = 0;
   const std::uint16_t* gates = nullptr;  // [rows]
-  std::int32_t* sums = nullptr;
-  std::int16_t* out = nullptr;  // [rows, embed_dim]: contributions
+  std::int32_t* sums = nullptr;          // [rows, outputs of the first matrix]
+  std::int8_t* hidden = nullptr;         // [rows, hidden]
+  std::int16_t* out = nullptr;           // [rows, embed_dim]: contributions
 };
 
 class Mixture {
  public:
   Mixture(MixtureShape shape, Variant variant, std::shared_ptr<Pool> pool);
 
-  // Adds levels first .. last - 1 of the first matrix to the sums. `blocks`: of all levels from 0. `closing`: these are
-  // the last ones that this width reads.
-  void add(const Group& group, const Blocks& blocks, int first, int last, bool closing);
-  // Everything behind the sums of all `levels` levels, into `group.out`.
-  void finish(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1, const Rescaler& fc2);
+  std::int64_t first_panels() const;
+  std::int64_t second_panels() const;
+  // Adds levels first .. last - 1 of some panels of the first matrix to the sums. `blocks`: of all levels from 0.
+  // `closing`: these are the last ones that this width reads.
+  void add(const Group& group, const Blocks& blocks, int first, int last, bool closing, PanelRange panels);
+  // What the second matrix is given, of the sums of all `levels` levels.
+  void activate(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc1);
+  // The contributions of some panels of the second matrix, of which all `levels` levels are here.
+  void contribute(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc2, PanelRange panels);
 
   // Whether a block's multipliers are within the limit, and its zeros in 0 .. 3 times that: what sums and rescaling are
   // exact for.
@@ -90,12 +96,15 @@ class Mixture {
     std::int64_t outputs, inputs;
     MatrixPlace MixtureLevel::* place;
   };
+  // Sums of the panels' outputs over levels first .. last - 1, added to those of the levels below.
   template <typename Sum>
   void product(const Matrix& matrix, const std::int8_t* x, std::int64_t rows, const Blocks& blocks, int first, int last,
-               int offset, Sum* sums);
+               int offset, PanelRange panels, Sum* sums);
   template <typename Sum>
-  void contribute(const Group& group, const Blocks& blocks, int last, const Rescaler& fc1, const Rescaler& fc2,
-                  const Sum* sums, std::vector<Sum>& second);
+  void soften(const Group& group, const Rescaler& fc1, const Sum* sums);
+  template <typename Sum>
+  void weigh(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc2, PanelRange panels,
+             std::vector<Sum>& sums);
   int offset_of(int levels) const;
   std::int64_t whole(std::int64_t outputs) const;
 
@@ -103,9 +112,8 @@ class Mixture {
   Variant variant_;
   std::shared_ptr<Pool> pool_;
   Matrix first_, second_;
-  std::vector<std::int8_t> hidden_;
   std::vector<std::int32_t> narrow_;
-  std::vector<std::int64_t> wide_, wide2_;
+  std::vector<std::int64_t> wide_;
   std::vector<std::uint8_t> cells_;
 };
 

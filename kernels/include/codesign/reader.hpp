@@ -59,12 +59,14 @@ struct Request {
   std::uint64_t bytes;   // of the block; what is read is rounded up to kPage
   std::uint64_t place;   // in the arena, a multiple of kPage
   std::uint32_t crc;
-  std::uint64_t half = 0;  // when this much of its begin is here, that is told, once; 0: it is not
+  bool told = false;  // how much of its begin is here, in kSteps steps at most
 };
 
-// `begun` is told of requests that go on: half of it is here, and not yet checked. `unsound` is not the reader's: what
-// was read has the right checksum, and values that nobody can compute with (Mixture::sound).
+// `begun` is told of requests that go on: `here` bytes of it have arrived, and are not yet checked. `unsound` is not
+// the reader's: what was read has the right checksum, and values that nobody can compute with (Mixture::sound).
 enum class Status { good, failed, ended, damaged, cancelled, begun, unsound };
+
+inline constexpr std::size_t kSteps = 12;
 
 struct Completion {
   std::uint64_t tag;
@@ -73,6 +75,7 @@ struct Completion {
   std::uint64_t offset;  // where in the file it went wrong
   std::uint32_t crc;     // what was found, when damaged
   std::int64_t submitted_ns, started_ns, arrived_ns, verified_ns;
+  std::uint64_t here;  // when begun
 };
 
 enum class Backend { uring, threads };
@@ -161,6 +164,7 @@ class Queue {
  private:
   bool take_locked(Chunk& chunk);
   void tell();  // those who look without the lock what is new; after every change of the queue
+  void landed(Job& job);
   void settle(const Chunk& chunk, Status status, int error, std::uint64_t where);
 
   Arena& arena_;

@@ -44,15 +44,15 @@ class LayerRun {
   };
   // A block to read now. It is expected to arrive.
   std::optional<Load> next_load();
-  void begun(int block);    // of a block of this layer, the first matrix is here
+  void begun(int block);    // of a block of this layer, the first matrix is here; or more of the second one
   void arrived(int block);  // a block of this layer was read
 
   // A block to compute now, or none when the next ones are still being read.
   const Demand* next_step() const;
   // The last of the levels that follow a step and are here as well: one pass over the tokens serves them all.
   int also_ready(const Demand& step) const;
-  // When there is no step: one of which the first matrix can be computed, once.
-  const Demand* next_half();
+  // When there is no step: one of which more is here than when it was last given.
+  const Demand* next_begun();
   void computed(const Demand& step);  // with an expert's last one all of its blocks may give way
 
   std::int64_t hits() const { return hits_; }
@@ -61,7 +61,7 @@ class LayerRun {
  private:
   struct Step {
     Demand what;
-    bool waiting = true, ready = false, open = true, half = false, read = false;
+    bool waiting = true, ready = false, open = true, news = false, read = false;
   };
   struct Expert {
     std::vector<int> steps;                // by level

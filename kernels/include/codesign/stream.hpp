@@ -24,7 +24,7 @@ struct StoredBlock {
 
 // What the computing thread did from `begin` to `end` (nanoseconds of the monotonic clock).
 struct Event {
-  enum Kind : std::int64_t { sorted = 0, computed = 1, halved = 2, stalled = 3, summed = 4 };
+  enum Kind : std::int64_t { sorted = 0, computed = 1, begun = 2, stalled = 3, summed = 4 };
   std::int64_t kind, expert, first, last, begin, end;  // expert and levels where it was an expert
 };
 
@@ -88,7 +88,7 @@ class Stream {
   Failure collect(std::int64_t timeout_us, LayerRun* run, const StreamLayer* layer, std::int64_t& last_read);
   Failure forget_ahead();
   void compute(StreamLayer& layer, LayerRun& run, const Demand& step);
-  void compute_half(StreamLayer& layer, const Demand& step);
+  void compute_begun(StreamLayer& layer, const Demand& step);
   void look_ahead(const Ahead& ahead);
   void foresee(const StreamLayer& layer, const Ahead& ahead);
   void count(const LayerRun& run);
@@ -102,7 +102,8 @@ class Stream {
   std::shared_ptr<Reader> reader_;
   std::shared_ptr<Residency> residency_;
   std::vector<StoredBlock> blocks_;
-  std::vector<std::uint64_t> halves_;  // of each block: bytes that hold its first matrix
+  std::vector<bool> told_;           // of each block: whether part of it can be computed,
+  std::vector<std::uint64_t> here_;  // and how many bytes from its begin on have arrived while it is read
   std::vector<std::shared_ptr<StreamLayer>> layers_;
   Order order_;
   bool eager_;
