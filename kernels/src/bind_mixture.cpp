@@ -140,9 +140,25 @@ StreamOwner* make_stream(std::shared_ptr<codesign::Arena> arena, std::shared_ptr
                                 std::move(plain), order, eager, look_for_signals)};
 }
 
-PassEnd run(StreamOwner& owner, int number, const Array<const std::int8_t, 2>& x,
-            const Array<const std::uint16_t, 2>& gates, const Array<const std::uint8_t, 2>& widths,
-            const Array<const std::int16_t, 2>& residual, const Array<std::int16_t, 2>& y, const Ahead& ahead) {
+// A pass that is ready to be run, with the arrays that it reads and writes.
+struct Pass {
+  const StreamOwner* owner;
+  int number;
+  Array<const std::int8_t, 2> x;
+  Array<const std::uint16_t, 2> gates;
+  Array<const std::uint8_t, 2> widths;
+  Array<const std::int16_t, 2> residual;
+  Array<std::int16_t, 2> y;
+  std::shared_ptr<Ahead> ahead;
+
+  Batch batch() const {
+    return {static_cast<std::int64_t>(x.shape(0)), x.data(), gates.data(), widths.data(), residual.data()};
+  }
+};
+
+Pass* plan(const StreamOwner& owner, int number, Array<const std::int8_t, 2> x, Array<const std::uint16_t, 2> gates,
+           Array<const std::uint8_t, 2> widths, Array<const std::int16_t, 2> residual, Array<std::int16_t, 2> y,
+           std::shared_ptr<Ahead> ahead) {
   const StreamLayer& layer = *owner.layers.at(static_cast<std::size_t>(number))->layer;
   const auto columns = static_cast<std::size_t>(layer.mixture.shape().embed_dim);
   const auto experts = static_cast<std::size_t>(layer.experts()), tokens = x.shape(0);
@@ -151,9 +167,23 @@ PassEnd run(StreamOwner& owner, int number, const Array<const std::int8_t, 2>& x
       widths.shape(0) != tokens) {
     throw std::invalid_argument("a batch must have the layer's shape");
   }
-  const Batch batch{static_cast<std::int64_t>(tokens), x.data(), gates.data(), widths.data(), residual.data()};
+  return new Pass{&owner,       number,          std::move(x), std::move(gates), std::move(widths), std::move(residual),
+                  std::move(y), std::move(ahead)};
+}
+
+// One after the other, to the end or to the first that could not be computed.
+PassEnd run(StreamOwner& owner, const std::vector<std::shared_ptr<Pass>>& passes) {
+  for (const auto& pass : passes) {
+    if (pass->owner != &owner)
+      throw std::invalid_argument("a pass must be of the stream that planned it");
+  }
   const nb::gil_scoped_release release;
-  return owner.stream.run(number, batch, ahead, y.data());
+  for (const auto& pass : passes) {
+    const PassEnd end = owner.stream.run(pass->number, pass->batch(), *pass->ahead, pass->y.data());
+    if (end.bad_width != 0 || end.failure)
+      return end;
+  }
+  return {};
 }
 
 void choose(const Array<const std::uint16_t, 2>& gates, const std::vector<int>& widths, std::int64_t high,
@@ -238,6 +268,7 @@ void bind_mixture(nb::module_& m) {
   nb::class_<Ahead>(m, "Ahead")
       .def(nb::init<>())
       .def(nb::init<std::vector<int>, bool>(), nb::arg("blocks"), nb::arg("foreseen"));
+  nb::class_<Pass>(m, "Pass");
   nb::class_<PassEnd>(m, "PassEnd").def_ro("bad_width", &PassEnd::bad_width).def_ro("failure", &PassEnd::failure);
   nb::class_<StreamOwner>(m, "Stream")
       .def(nb::new_(&make_stream), nb::kw_only(), nb::arg("arena"), nb::arg("reader"), nb::arg("residency"),
@@ -247,8 +278,10 @@ void bind_mixture(nb::module_& m) {
              const nb::gil_scoped_release release;
              return owner.stream.warm(blocks);
            })
-      .def("run", &run, nb::arg("number"), nb::arg("x").noconvert(), nb::arg("gates").noconvert(),
-           nb::arg("widths").noconvert(), nb::arg("residual").noconvert(), nb::arg("y").noconvert(), nb::arg("ahead"))
+      .def("plan", &plan, nb::arg("number"), nb::arg("x").noconvert(), nb::arg("gates").noconvert(),
+           nb::arg("widths").noconvert(), nb::arg("residual").noconvert(), nb::arg("y").noconvert(), nb::arg("ahead"),
+           nb::rv_policy::take_ownership)
+      .def("run", &run, nb::arg("passes"))
       .def("take_log", [](StreamOwner& owner) {
         StreamLog log = owner.stream.take_log();
         const codesign::Counts& c = log.counts;

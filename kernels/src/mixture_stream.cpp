@@ -82,7 +82,10 @@ PassEnd Stream::run(int number, const Batch& batch, const Ahead& ahead, std::int
     pass.first_compute = pass.end;
   log_.passes.push_back(pass);
   count(run);
-  interrupted_();
+  if (pass.end - looked_ > kSlice * 1000) {
+    looked_ = pass.end;
+    interrupted_();
+  }
   return {};
 }
 

@@ -20,9 +20,10 @@ namespace {
 
 using namespace codesign;
 
-constexpr int kExperts = 6, kLayers = 2, kDim = 40, kHidden = 24;
+constexpr int kExperts = 6, kLayers = 2, kDim = 100, kHidden = 72;
 constexpr int kBits[] = {2, 2, 4}, kPositions[] = {6, 4, 0};
-constexpr std::int64_t kFirst = 3 * 16 * 8, kSecond = 3 * 16 * 8;  // bytes of both matrices' cells, a bit
+constexpr std::int64_t kFirst = 9 * 16 * 16, kSecond = 7 * 16 * 16;  // bytes of both matrices' cells, a bit
+constexpr std::int64_t kSlot = (kFirst + kSecond) * 4;               // for any block, of two or four chunks
 
 int failures = 0;
 
@@ -110,13 +111,13 @@ struct Way {
 
 // The reader, too: for who wants to close it.
 Stream open(const Model& model, const Way& way, std::shared_ptr<Reader>& reader) {
-  // Blocks of two and of four bits fill one page: three slots hold an expert. The first one is pinned.
-  const std::vector<Slots> slots{{static_cast<std::int64_t>(kPage), way.slots, static_cast<std::int64_t>(kPage)}};
+  // Three slots hold an expert. The first block is pinned.
+  const std::vector<Slots> slots{{kSlot, way.slots, kSlot}};
   std::vector<ResidentBlock> blocks;
   for (int i = 0; i < kLayers * 3 * kExperts; ++i) {
-    blocks.push_back({i / (3 * kExperts), static_cast<std::int64_t>(kPage), i == 1 ? 0 : -1});
+    blocks.push_back({i / (3 * kExperts), kSlot, i == 1 ? 0 : -1});
   }
-  auto arena = std::make_shared<Arena>(static_cast<std::size_t>(way.slots + 1) * kPage);
+  auto arena = std::make_shared<Arena>(static_cast<std::size_t>((way.slots + 1) * kSlot));
   reader = std::make_shared<Reader>(model.path, arena, way.options);
   auto pool = std::make_shared<Pool>(way.threads);
   std::vector<std::shared_ptr<StreamLayer>> layers;

@@ -166,6 +166,39 @@ def test_any_shape(
         assert np.array_equal(runtime.layer(0, batch), judged(store, 0, batch))
 
 
+@pytest.mark.parametrize("gated", [True, False], ids=["silu", "gelu"])
+@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("kind", list(ExpertFormat), ids=lambda k: k.value)
+def test_blocks_of_many_chunks_are_computed_as_they_arrive(
+    tmp_path: Path, kind: ExpertFormat, transport: Transport, gated: bool
+) -> None:
+    store = make_store(tmp_path / "store", kind, (layer_of("wide", 300, 130, 4, gated=gated),))
+    slow = ReaderOptions(transport=transport, depth=2, chunk=4096, faults=Faults(delay_us=300))
+    for tokens in (1, 7):
+        batch = batch_of(store, 0, tokens, seed=5)
+        with Runtime(store, RuntimeOptions(store.expert_bytes, reader=slow)) as runtime:
+            runtime.start()
+            assert np.array_equal(runtime.layer(0, batch), judged(store, 0, batch))
+            spans = runtime.stop().spans
+        parts = sum(span.name.endswith("as it arrives") for span in spans)
+        assert parts >= 4 if kind is not ExpertFormat.RESIDUAL else parts == 0  # which needs all levels at once
+
+
+def test_planned_passes_run_one_after_the_other(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
+    """Each may read what the one before wrote; those of another runtime are refused."""
+    store = stores[ExpertFormat.NESTED, True]
+    batch, wanted = expected(store, 0, 9)
+    first, second = np.empty_like(batch.residual), np.empty_like(batch.residual)
+    again = replace(batch, residual=first)
+    options = RuntimeOptions(store.expert_bytes // 2)
+    with Runtime(store, options) as runtime, Runtime(store, options) as other:
+        runtime.run([runtime.plan(0, batch, first, 0), runtime.plan(0, again, second)])
+        assert np.array_equal(first, wanted)
+        assert np.array_equal(second, judged(store, 0, replace(batch, residual=wanted)))
+        with pytest.raises(ValueError, match=r"^a pass must be of the stream that planned it$"):
+            other.run([runtime.plan(0, batch, first)])
+
+
 def test_a_token_may_use_no_expert(stores: dict[tuple[ExpertFormat, bool], Store]) -> None:
     store = stores[ExpertFormat.NESTED, True]
     batch, _ = expected(store, 0, 9)

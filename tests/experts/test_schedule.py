@@ -141,7 +141,6 @@ class Machine:
     draws: random.Random
     flying: list[BlockKey] = field(default_factory=list)
     computed: list[tuple[int, int]] = field(default_factory=list)
-    halves: list[tuple[int, int]] = field(default_factory=list)
     read: list[BlockKey] = field(default_factory=list)
 
     def go(self) -> None:
@@ -188,7 +187,6 @@ class Machine:
         """Its block is on its way, and every lower level of the expert was computed."""
         assert BlockKey(0, step[1], step[0]) in self.flying
         assert [(step[0], lower) for lower in range(step[1])] == [c for c in self.computed if c[0] == step[0]]
-        self.halves.append(step)
 
     def check_places(self) -> None:
         """No two blocks share a byte."""

@@ -92,7 +92,7 @@ def _span(kind: int, expert: int, first: int, last: int, begin: int, end: int) -
     names = (
         "tokens by expert",
         f"expert {expert} levels {first}-{last}",
-        f"expert {expert} level {first}, first matrix",
+        f"expert {expert} level {first} as it arrives",
         "stall",
         "sum of experts",
     )

@@ -101,15 +101,27 @@ class Runtime:
         Raises InputError when a block cannot be read, or is not the one that was packed.
         """
         y: Int16s = np.empty(batch.residual.shape, dtype=np.int16)
+        self.run([self.plan(number, batch, y, following, foreseen)])
+        return y
+
+    def plan(
+        self, number: int, batch: Batch, y: Int16s, following: int | None = None, foreseen: Sequence[int] = ()
+    ) -> Any:
+        """A pass for `run`, as `layer` would do it, with its output in `y`. It may read what passes before it write."""
         ahead = self._ahead_of(following, foreseen, len(batch.x))
         try:
-            end = self._stream.run(number, batch.x, batch.gates, batch.widths, batch.residual, y, ahead)
+            return self._stream.plan(number, batch.x, batch.gates, batch.widths, batch.residual, y, ahead)
         except (TypeError, ValueError):  # not what the native module takes
             batch.check(self.store.layers[number])
             arrays = (np.ascontiguousarray(a) for a in (batch.x, batch.gates, batch.widths, batch.residual))
-            end = self._stream.run(number, *arrays, y, ahead)
-        self._finish(end)
-        return y
+            return self._stream.plan(number, *arrays, y, ahead)
+
+    def run(self, passes: Sequence[Any]) -> None:
+        """Compute planned passes, one after the other, without the interpreter between them.
+
+        Raises InputError as `layer` does.
+        """
+        self._finish(self._stream.run(passes))
 
     def _finish(self, end: Any) -> None:
         """Raise InputError when a pass could not be computed."""

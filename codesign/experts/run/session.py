@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -152,28 +153,57 @@ def run_trace(
     """
     batches = replay.trace.batches
     check_trace(store, replay.trace)
-    inputs = drawn_inputs(store, max(batches), replay.seed)
+    outputs = [np.empty((max(batches), layer.embed_dim), dtype=np.int16) for layer in store.layers]
     kept: list[tuple[int, Batch, Int16s]] = []
     with Runtime(store, options, replay.hot) as runtime:
-        coming = turns(replay, runtime.placement)
+        coming = planned(runtime, replay, outputs)
         runtime.warm()
         runtime.start()
         for number, tokens in enumerate(batches):
-            residual = inputs[0][1][:tokens]
-            for turn in coming[number]:
-                x, drawn = inputs[turn.layer]
-                if residual.shape[1] != drawn.shape[1]:
-                    residual = drawn[:tokens]
-                batch = runtime.batch(x[:tokens], turn.gates, residual)
-                residual = runtime.layer(turn.layer, batch, turn.following, turn.foreseen)
-                if number < replay.check:
-                    kept.append((turn.layer, batch, residual))
+            runtime.run([one.native for one in coming[number]])
+            if number < replay.check:
+                kept += [one.copy() for one in coming[number]]
             runtime.record.tokens += tokens
             progress(number + 1, len(batches))
         result = result_of(runtime, runtime.stop(), len(kept))
     for layer, batch, found in kept:
         judge_layer(store, layer, batch, found)
     return result
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A batch's pass through a layer, whose `y` is there when it was run; and what the native module needs for it."""
+
+    layer: int
+    batch: Batch
+    y: Int16s
+    native: Any
+
+    def copy(self) -> tuple[int, Batch, Int16s]:
+        """Its layer, and copies of what it computed on and gave."""
+        return self.layer, replace(self.batch, residual=self.batch.residual.copy()), self.y.copy()
+
+
+def planned(runtime: Runtime, replay: Replay, outputs: Sequence[Int16s]) -> list[list[Planned]]:
+    """All passes [batch][layer]; every batch's outputs are at the begin of `outputs` [layer][tokens, D].
+
+    A layer adds to what the one before gave; the first one, and one of another width, to random values.
+    """
+    made = []
+    inputs = drawn_inputs(runtime.store, max(replay.trace.batches), replay.seed)
+    for tokens, coming in zip(replay.trace.batches, turns(replay, runtime.placement), strict=True):
+        passes: list[Planned] = []
+        for turn in coming:
+            x, drawn = inputs[turn.layer]
+            y, residual = outputs[turn.layer][:tokens], drawn[:tokens]
+            if passes and passes[-1].y.shape == residual.shape:
+                residual = passes[-1].y
+            batch = runtime.batch(x[:tokens], turn.gates, residual)
+            native = runtime.plan(turn.layer, batch, y, turn.following, turn.foreseen)
+            passes.append(Planned(turn.layer, batch, y, native))
+        made.append(passes)
+    return made
 
 
 def result_of(runtime: Runtime, record: Record, checked: int) -> RunResult:

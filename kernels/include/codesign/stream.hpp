@@ -108,6 +108,7 @@ class Stream {
   Order order_;
   bool eager_;
   std::function<void()> interrupted_;
+  std::int64_t looked_ = 0;  // when that was last called between two passes
   LayerPass pass_;
   std::size_t ahead_ = 0;  // of the blocks to be read ahead, the next
   StreamLog log_;
