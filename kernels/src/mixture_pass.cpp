@@ -60,15 +60,9 @@ int LayerPass::begin(StreamLayer& layer, const Batch& batch) {
       const std::size_t one = e * levels + v, begin = starts[one];
       if (starts[one + 1] == begin)
         continue;
-      parts_.push_back({static_cast<int>(levels - v),
-                        static_cast<std::int64_t>(begin),
-                        static_cast<std::int64_t>(starts[one + 1] - begin),
-                        0,
-                        0,
-                        false,
-                        false,
-                        0,
-                        {}});
+      parts_.push_back({.levels = static_cast<int>(levels - v),
+                        .begin = static_cast<std::int64_t>(begin),
+                        .rows = static_cast<std::int64_t>(starts[one + 1] - begin)});
     }
     for (std::size_t v = 0; v < levels; ++v) {
       const auto readers = static_cast<std::int64_t>(starts[(e + 1) * levels - v] - starts[e * levels]);

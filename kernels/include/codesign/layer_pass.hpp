@@ -70,7 +70,7 @@ class LayerPass {
     bool gathered = false;     // its rows, and room for what is computed of them
     bool activated = false;    // `hidden` is what the second matrix is given
     std::int64_t panels = 0;   // of the second matrix that were computed
-    Room room;
+    Room room{};
   };
   Group group_of(Part& part);
   Room borrow();
