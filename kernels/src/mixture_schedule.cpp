@@ -111,6 +111,7 @@ void LayerRun::use() {
 // -- reading --------------------------------------------------------------------------------------------------------
 
 std::optional<LayerRun::Load> LayerRun::next_load() {
+  held_back_ = false;
   for (bool looking = true; looking;) {
     looking = false;
     for (Step* const step : candidates()) {
@@ -124,7 +125,8 @@ std::optional<LayerRun::Load> LayerRun::next_load() {
       }
       const bool patient = ahead_ && busy();
       const std::int64_t place = at_.begin_load(block, {.better = patient});
-      if (place < 0 && patient)
+      held_back_ = place < 0 && patient;
+      if (held_back_)
         return std::nullopt;
       if (place < 0)
         continue;
@@ -287,6 +289,14 @@ const LayerRun::Step* LayerRun::makes_room() const {
   return found;
 }
 
+// When reading is held back until more is computed: the first step that was read.
+const LayerRun::Step* LayerRun::lets_read() const {
+  const auto found = std::find_if(steps_.begin(), steps_.end(), [this](const Step& step) {
+    return step.open && step.ready && step.read && expert_of(step).computed == step.what.level;
+  });
+  return found == steps_.end() ? nullptr : &*found;
+}
+
 const Demand* LayerRun::next_step() const {
   if (open_ == 0)
     return nullptr;
@@ -297,6 +307,8 @@ const Demand* LayerRun::next_step() const {
   if (!ahead_)
     return turn_is_here(first) ? &first.what : nullptr;
   if (const Step* const step = eager_ ? makes_room() : nullptr)
+    return &step->what;
+  if (const Step* const step = eager_ && held_back_ ? lets_read() : nullptr)
     return &step->what;
   if (first.ready)
     return &first.what;

@@ -332,6 +332,31 @@ def test_what_all_use_once_does_not_flush_what_is_used_often() -> None:
         assert all(residency.resident(BlockKey(0, 0, e)) for e in (3, 11))
 
 
+def test_what_was_read_goes_first_when_reading_is_held_back() -> None:
+    """Else the reader would wait until all that was here before is computed."""
+    sizes = {BlockKey(0, 0, e): 1 for e in range(13)}
+    residency = Residency(plan_arena(8, sizes, {}, 0), sizes)
+    for _ in range(3):
+        use(residency, {0: 1, 1: 1, 10: 1, 11: 1, 12: 1})
+    demand = {(e, 0): 10 if e < 2 else 1 for e in (0, 1, 4, 5, 6, 7, 8)}
+    run = LayerRun(residency, 0, demand, Schedule(Order.SEQUENTIAL, hits_first=True))
+    for expert in (4, 5, 6):  # into free slots: a quarter of all slots and more is on its way
+        load = run.next_load()
+        assert load is not None
+        assert load[0].expert == expert
+        run.arrived(load[0])
+    assert run.next_step() == (0, 0)
+    assert run.next_load() is None  # 10, 11 and 12 are worth more than 7
+    for expert in (4, 5):
+        assert run.next_step() == (expert, 0)
+        run.computed((expert, 0))
+    load = run.next_load()
+    assert load is not None
+    assert load[0].expert == 7
+    assert run.next_step() == (0, 0)
+    assert all(residency.resident(BlockKey(0, 0, e)) for e in (10, 11, 12))
+
+
 @pytest.mark.parametrize(("half_life", "hits"), [(0.0, 0), (4.0, 8)])
 def test_of_equals_what_comes_round_latest_gives_way(half_life: float, hits: int) -> None:
     """Four layers in turn that use all of their experts alike, and slots for ten of the sixteen."""

@@ -76,6 +76,7 @@ class LayerRun {
   const Expert& expert_of(const Step& step) const { return experts_[static_cast<std::size_t>(step.what.expert)]; }
   bool turn_is_here(const Step& first) const;
   const Step* makes_room() const;
+  const Step* lets_read() const;
   std::vector<Step*> candidates();
   bool safe(const Step& step) const;
   bool can_finish(const Step& step, std::vector<std::int64_t> free) const;
@@ -88,6 +89,7 @@ class LayerRun {
   std::vector<Expert> experts_;     // by number
   std::vector<std::int64_t> lack_;  // slots by kind that experts that have begun still need
   std::size_t open_, waiting_;
+  bool held_back_ = false;   // the last time, nothing was read because enough is waiting to be computed
   std::size_t flying_ = 0;   // blocks that were asked for and are not here
   std::int64_t coming_ = 0;  // bytes of those that were asked for and are not computed
   std::size_t first_open_ = 0, first_waiting_ = 0;
