@@ -251,7 +251,7 @@ std::int64_t Mixture::second_panels() const {
 }
 
 void Mixture::add(const Group& group, const Blocks& blocks, int first, int last, bool closing, PanelRange panels) {
-  if (shape_.residual() || group.rows == 0 || panels.begin >= panels.end)
+  if (shape_.residual() || group.rows == 0)
     return;
   product<std::int32_t>(first_, group.x, group.rows, blocks, first, last, closing ? offset_of(last) : 0, panels,
                         group.sums);
@@ -268,7 +268,7 @@ void Mixture::activate(const Group& group, const Blocks& blocks, int levels, con
 }
 
 void Mixture::contribute(const Group& group, const Blocks& blocks, int levels, const Rescaler& fc2, PanelRange panels) {
-  if (group.rows == 0 || panels.begin >= panels.end)
+  if (group.rows == 0)
     return;
   if (shape_.residual())
     return weigh(group, blocks, levels, fc2, panels, wide_);

@@ -97,8 +97,7 @@ Group LayerPass::group_of(Part& part) {
   const MixtureShape& shape = layer_->mixture.shape();
   const std::int64_t columns = shape.embed_dim;
   std::int8_t* const rows = x_.data() + part.begin * columns;  // of one token they are the batch's
-  if (!part.gathered) {
-    part.gathered = true;
+  if (part.room.hidden.empty()) {
     for (std::int64_t i = 0; batch_.tokens > 1 && i < part.rows; ++i) {
       const std::int8_t* const row = batch_.x + tokens_[static_cast<std::size_t>(part.begin + i)] * columns;
       std::memcpy(rows + i * columns, row, static_cast<std::size_t>(columns));
@@ -144,9 +143,8 @@ void LayerPass::contribute(Part& part, int expert, std::int64_t panels, const Bl
     return;
   const LayerConstants& by = layer_->constants;
   const Group group = group_of(part);
-  if (!part.activated)
+  if (part.panels == 0)
     layer_->mixture.activate(group, blocks, part.levels, by.of(0, part.levels - 1, expert));
-  part.activated = true;
   layer_->mixture.contribute(group, blocks, part.levels, by.of(1, part.levels - 1, expert), {part.panels, panels});
   part.panels = panels;
   if (panels == layer_->mixture.second_panels())

@@ -20,13 +20,13 @@ Stream::Stream(std::shared_ptr<Arena> arena, std::shared_ptr<Reader> reader, std
       reader_(std::move(reader)),
       residency_(std::move(residency)),
       blocks_(std::move(blocks)),
-      told_(blocks_.size()),
       here_(blocks_.size()),
       layers_(std::move(layers)),
       order_(order),
       eager_(eager),
       interrupted_(std::move(interrupted)) {
   for (const auto& layer : layers_) {
+    in_parts_ = in_parts_ && !layer->mixture.shape().residual();
     for (int i = 0; i < layer->levels() * layer->experts(); ++i) {
       const auto level = static_cast<std::size_t>(i / layer->experts());
       const int block = layer->base + i;
@@ -35,7 +35,6 @@ Stream::Stream(std::shared_ptr<Arena> arena, std::shared_ptr<Reader> reader, std
       if (stored.bytes > room || static_cast<std::uint64_t>(layer->sizes[level]) > stored.bytes) {
         throw std::invalid_argument("a block must hold its level, and its slot the block");
       }
-      told_[static_cast<std::size_t>(block)] = !layer->mixture.shape().residual();
     }
   }
 }
@@ -253,7 +252,7 @@ void Stream::submit(int block, std::int64_t place) {
   const StoredBlock& stored = blocks_.at(at);
   here_[at] = 0;
   reader_->submit({static_cast<std::uint64_t>(block), stored.offset, stored.bytes, static_cast<std::uint64_t>(place),
-                   stored.crc, told_[at]});
+                   stored.crc, in_parts_});
 }
 
 void Stream::log(Event::Kind kind, std::int64_t begin, std::int64_t expert, std::int64_t first, std::int64_t last) {

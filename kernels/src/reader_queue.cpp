@@ -25,6 +25,8 @@ struct Job {
 
 namespace {
 
+constexpr std::size_t kSteps = 12;                // in which a request is told of as it arrives
+constexpr std::size_t kCompletions = kSteps + 2;  // of a request at most: the steps, that all is here, its end
 constexpr int kPatience = 8;  // reads in a row without progress before the file is held to end there
 
 }  // namespace
@@ -45,7 +47,7 @@ void Queue::push(const Request& request) {
   job->completion.submitted_ns = now_ns();
   {
     const std::lock_guard lock(mutex_);
-    completions_.reserve((kSteps + 2) * (pending_ + 1));  // the threads never allocate
+    completions_.reserve(kCompletions * (pending_ + 1));  // the threads never allocate
     waiting_.push_back(std::move(job));
     ++pending_;
     tell();
@@ -232,7 +234,7 @@ std::vector<Completion> Queue::collect(std::int64_t timeout_us) {
   pending_ -= static_cast<std::size_t>(std::count_if(
       completions_.begin(), completions_.end(), [](const Completion& one) { return one.status != Status::begun; }));
   std::vector<Completion> next;
-  next.reserve((kSteps + 2) * pending_);
+  next.reserve(kCompletions * pending_);
   next.swap(completions_);
   tell();
   return next;

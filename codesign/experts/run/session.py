@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
@@ -29,6 +29,8 @@ Progress = Callable[[int, int], None]
 
 PROFILE_TOKENS = 256
 """Tokens of the drawn trace that decides the hot set of a drawn run: of the same popularity, other draws."""
+PLANNED_BATCHES = 64
+"""Batches that are planned at a time: planning right before a pass finds cold caches, planning all takes memory."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _INPUT_SIGMA = 28.0
 _RESIDUAL_SIGMA = 2000.0
@@ -157,12 +159,13 @@ def run_trace(
     kept: list[tuple[int, Batch, Int16s]] = []
     with Runtime(store, options, replay.hot) as runtime:
         coming = planned(runtime, replay, outputs)
+        coming = chain([next(coming)], coming)  # the first ones before the clock runs
         runtime.warm()
         runtime.start()
-        for number, tokens in enumerate(batches):
-            runtime.run([one.native for one in coming[number]])
+        for number, (tokens, passes) in enumerate(zip(batches, coming, strict=True)):
+            runtime.run([one.native for one in passes])
             if number < replay.check:
-                kept += [one.copy() for one in coming[number]]
+                kept += [one.copy() for one in passes]
             runtime.record.tokens += tokens
             progress(number + 1, len(batches))
         result = result_of(runtime, runtime.stop(), len(kept))
@@ -185,14 +188,14 @@ class Planned:
         return self.layer, replace(self.batch, residual=self.batch.residual.copy()), self.y.copy()
 
 
-def planned(runtime: Runtime, replay: Replay, outputs: Sequence[Int16s]) -> list[list[Planned]]:
-    """All passes [batch][layer]; every batch's outputs are at the begin of `outputs` [layer][tokens, D].
+def planned(runtime: Runtime, replay: Replay, outputs: Sequence[Int16s]) -> Iterator[list[Planned]]:
+    """Each batch's passes, by layer; its outputs are at the begin of `outputs` [layer][tokens, D].
 
     A layer adds to what the one before gave; the first one, and one of another width, to random values.
     """
-    made = []
     inputs = drawn_inputs(runtime.store, max(replay.trace.batches), replay.seed)
-    for tokens, coming in zip(replay.trace.batches, turns(replay, runtime.placement), strict=True):
+
+    def passes_of(tokens: int, coming: Sequence[Turn]) -> list[Planned]:
         passes: list[Planned] = []
         for turn in coming:
             x, drawn = inputs[turn.layer]
@@ -202,8 +205,11 @@ def planned(runtime: Runtime, replay: Replay, outputs: Sequence[Int16s]) -> list
             batch = runtime.batch(x[:tokens], turn.gates, residual)
             native = runtime.plan(turn.layer, batch, y, turn.following, turn.foreseen)
             passes.append(Planned(turn.layer, batch, y, native))
-        made.append(passes)
-    return made
+        return passes
+
+    all_turns = list(zip(replay.trace.batches, turns(replay, runtime.placement), strict=True))
+    for begin in range(0, len(all_turns), PLANNED_BATCHES):
+        yield from [passes_of(*one) for one in all_turns[begin : begin + PLANNED_BATCHES]]
 
 
 def result_of(runtime: Runtime, record: Record, checked: int) -> RunResult:

@@ -67,10 +67,8 @@ class LayerPass {
     std::int64_t begin, rows;  // among the pairs
     int added = 0;             // levels in the sums,
     std::int64_t begun = 0;    // and panels of the one behind them
-    bool gathered = false;     // its rows, and room for what is computed of them
-    bool activated = false;    // `hidden` is what the second matrix is given
     std::int64_t panels = 0;   // of the second matrix that were computed
-    Room room{};
+    Room room{};               // from when it is gathered to when all is computed
   };
   Group group_of(Part& part);
   Room borrow();

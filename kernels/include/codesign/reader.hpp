@@ -59,14 +59,12 @@ struct Request {
   std::uint64_t bytes;   // of the block; what is read is rounded up to kPage
   std::uint64_t place;   // in the arena, a multiple of kPage
   std::uint32_t crc;
-  bool told = false;  // how much of its begin is here, in kSteps steps at most
+  bool told = false;  // as it arrives: how much of its begin is here
 };
 
 // `begun` is told of requests that go on: `here` bytes of it have arrived, and are not yet checked. `unsound` is not
 // the reader's: what was read has the right checksum, and values that nobody can compute with (Mixture::sound).
 enum class Status { good, failed, ended, damaged, cancelled, begun, unsound };
-
-inline constexpr std::size_t kSteps = 12;
 
 struct Completion {
   std::uint64_t tag;

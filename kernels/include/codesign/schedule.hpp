@@ -44,7 +44,7 @@ class LayerRun {
   };
   // A block to read now. It is expected to arrive.
   std::optional<Load> next_load();
-  void begun(int block);    // of a block of this layer, the first matrix is here; or more of the second one
+  void begun(int block);    // of a block of this layer that is being read, more is here
   void arrived(int block);  // a block of this layer was read
 
   // A block to compute now, or none when the next ones are still being read.

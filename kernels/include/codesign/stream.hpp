@@ -102,11 +102,11 @@ class Stream {
   std::shared_ptr<Reader> reader_;
   std::shared_ptr<Residency> residency_;
   std::vector<StoredBlock> blocks_;
-  std::vector<bool> told_;           // of each block: whether part of it can be computed,
-  std::vector<std::uint64_t> here_;  // and how many bytes from its begin on have arrived while it is read
+  std::vector<std::uint64_t> here_;  // of each block: bytes from its begin on that have arrived while it is read
   std::vector<std::shared_ptr<StreamLayer>> layers_;
   Order order_;
   bool eager_;
+  bool in_parts_ = true;  // blocks are computed as they arrive
   std::function<void()> interrupted_;
   std::int64_t looked_ = 0;  // when that was last called between two passes
   LayerPass pass_;
