@@ -13,10 +13,14 @@ from codesign.experts.file.store import Store
 from codesign.experts.file.writer import ExpertRescaling, LayerSource, PackedExpert, write_store
 from codesign.experts.run.compute import Batch
 from codesign.experts.run.routing import drawn_trace
+from codesign.experts.run.schedule import Order, Schedule
 from codesign.reference.moe import Matrix, choose_widths, matrix_of, moe
 from codesign.spec import INT8, Requant
 from codesign.spec.moe import GROUP, Activation, ExpertFormat, MoeLayer, WidthPolicy
 
+SCHEDULES = [Schedule(order, hits) for order in Order for hits in (False, True)]
+BATCHES = ((0, 1), (1, 1), (0, 9), (1, 9), (0, 2))
+"""(layer, tokens), one after the other through one runtime."""
 LOWEST = {ExpertFormat.TERNARY: (-1, 2), ExpertFormat.TRITS: (-1, 2)}
 
 
@@ -89,3 +93,14 @@ def judged(store: Store, number: int, batch: Batch) -> np.ndarray:
     layer = store.layers[number]
     constants = store.constants(number)
     return moe(layer, store.kind, constants, stored_experts(store, number), *wide, batch.widths)
+
+
+_EXPECTED: dict[tuple[Path, int, int], tuple[Batch, np.ndarray]] = {}
+
+
+def expected(store: Store, number: int, tokens: int) -> tuple[Batch, np.ndarray]:
+    key = store.path, number, tokens
+    if key not in _EXPECTED:
+        batch = batch_of(store, number, tokens, seed=3)
+        _EXPECTED[key] = batch, judged(store, number, batch)
+    return _EXPECTED[key]
